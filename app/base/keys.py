@@ -1,0 +1,31 @@
+"""THE map of every Redis key: its pattern, type, lifetime and owner. Nothing else spells a key.
+
+Every key carries its hash tag, so that each script's keys share one cluster slot, and every key expires
+unless its row says permanent. Any of them may vanish at any moment (DESIGN law 1).
+"""
+
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """One row of the map."""
+
+    pattern: str  # `{s:<seller>}free`: literal braces are the hash tag, <…> is filled in
+    type: str
+    ttl: str
+    owner: str
+    meaning: str
+
+
+KEYS = (
+    Key("{s:<seller>}free", "hash", "30 s", "stock", "product id -> units free to sell, less the live holds"),
+    Key("{s:<seller>}held", "hash", "60 s", "stock", "hold id -> its cart, while a checkout is between Redis and Postgres"),
+    Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
+    Key("{e:<provider>}<event>", "string", "60 s", "inbox", "stored, once Postgres holds this webhook's event"),
+    Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
+    Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
+    Key("{arq}queue:health-check", "string", "30 s", "queue", "arq's own sign of life"),
+    Key("arq:job:<job>", "string", "1 h", "queue", "arq's job: function and arguments"),
+    Key("arq:in-progress:<job>", "string", "40 s", "queue", "arq's mark of a running job"),
+    Key("arq:retry:<job>", "string", "88400 s", "queue", "arq's count of tries; deleted when the job ends"),
+)

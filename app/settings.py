@@ -1,0 +1,124 @@
+"""Settings: one frozen Struct, decoded once from `TORG_*`; nothing else reads the environment.
+
+A misspelt, malformed or out-of-bounds variable stops the start with one line that names it. A missing secret
+does not: it disables the endpoint that needs it, and start-up says so (DESIGN law 5).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "TORG_"
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Secret = Annotated[str, Meta(extra={"secret": True})]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every setting with its default; the text of `Meta(description=…)` is its line in `.env.example`."""
+
+    database_url: Annotated[str, Meta(description="Postgres 15 or newer; empty: the embedded one under TORG_DATA_DIR")] = ""
+    redis_url: Annotated[
+        str, Meta(description="Redis 7 / Valkey 7.2 or newer; empty: the embedded one under TORG_DATA_DIR")
+    ] = ""
+    data_dir: Annotated[str, Meta(description="where the embedded servers live (mode 0700)")] = ".torg"
+    host: Annotated[str, Meta(description="address that `torg web` listens on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="port that `torg web` listens on; 0 takes a free one")] = 8000
+    public_url: Annotated[
+        str, Meta(pattern=r"^https?://[^/\s]+$", description="how gateways and buyers reach this service; no trailing slash")
+    ] = "http://127.0.0.1:8000"
+
+    telegram_bot_token: Annotated[Secret, Meta(description="from @BotFather; empty: nobody can sign in, no messages are sent")] = ""
+    telegram_api_url: Annotated[str, Meta(description="Bot API server")] = "https://api.telegram.org"
+    admins: Annotated[str, Meta(pattern=r"^[0-9, ]*$", description="Telegram user ids of admins, comma-separated")] = ""
+
+    session_secret: Annotated[
+        Secret, Meta(description="signs session tokens, at least 32 characters; empty: nobody can sign in")
+    ] = ""
+    session_ttl_s: Annotated[int, Meta(ge=60, le=86_400, description="life of a session token, seconds")] = 3600
+    init_data_max_age_s: Annotated[int, Meta(ge=60, le=86_400, description="oldest initData accepted, seconds")] = 3600
+    goods_keys: Annotated[
+        Secret,
+        Meta(description="seals goods at rest: id:base64 of 32 bytes, comma-separated, the first seals; empty: no goods in or out"),
+    ] = ""
+
+    crystalpay_login: Annotated[str, Meta(description="CrystalPay cash desk; any empty of these three: gateway off")] = ""
+    crystalpay_secret: Annotated[Secret, Meta(description="CrystalPay secret 1 (API)")] = ""
+    crystalpay_salt: Annotated[Secret, Meta(description="CrystalPay secret 2 (callback signature)")] = ""
+    crystalpay_url: Annotated[str, Meta(description="CrystalPay API")] = "https://api.crystalpay.io"
+
+    payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = 900
+    expiry_grace_s: Annotated[
+        int, Meta(ge=0, le=3600, description="extra wait for a payment made in the window's last moment")
+    ] = 60
+    parallel: Annotated[bool, Meta(description="false: the same reads one after another, same results (E5)")] = True
+
+    pg_pool_size: Annotated[int, Meta(ge=1, le=64, description="Postgres connections per process; 8-16 is best on small hosts")] = 8
+    pg_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one statement")] = 10_000
+    redis_timeout_ms: Annotated[int, Meta(ge=10, le=60_000, description="longest wait for one Lua call")] = 1000
+    gateway_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one gateway call")] = 10_000
+    worker_jobs: Annotated[int, Meta(ge=1, le=1000, description="jobs that one worker runs at a time")] = 32
+    worker_poll_ms: Annotated[
+        int, Meta(ge=10, le=10_000, description="arq's poll; only the fallback, the bell wakes the worker")
+    ] = 500
+    lease_s: Annotated[int, Meta(ge=1, le=600, description="how long a job is its worker's before others may take it")] = 30
+    relay_ms: Annotated[int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")] = 1000
+
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")] = "info"
+    log_json: Annotated[bool, Meta(description="true: one JSON object a line; false: text for a terminal")] = True
+
+    def secrets(self) -> tuple[str, ...]:
+        """The values that must never reach a log: every secret that is set."""
+        return tuple(value for name in SECRET_FIELDS if (value := getattr(self, name)))
+
+    def admin_ids(self) -> frozenset[int]:
+        return frozenset(int(part) for part in self.admins.replace(",", " ").split())
+
+
+def _is_secret(annotation: object) -> bool:
+    metadata = getattr(annotation, "__metadata__", ())
+    return any(isinstance(m, Meta) and (m.extra or {}).get("secret") for m in metadata)
+
+
+SECRET_FIELDS = tuple(name for name, annotation in Settings.__annotations__.items() if _is_secret(annotation))
+
+
+class BadSettings(Exception):
+    """The environment does not decode into Settings; the text names the variable."""
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Settings from the `TORG_*` variables of `environ`; an empty value is the default.
+
+    Raises: BadSettings for an unknown variable, a wrong type, a value out of bounds, a secret too short.
+    """
+    given = {k.removeprefix(PREFIX).lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
+    known = {name for name in Settings.__struct_fields__}
+    for name in sorted(given.keys() - known):
+        raise BadSettings(f"unknown setting {PREFIX}{name.upper()}")
+    try:
+        settings = msgspec.convert({k: v for k, v in given.items() if v != ""}, Settings, strict=False)
+        settings.admin_ids()
+    except (msgspec.ValidationError, ValueError) as error:
+        # msgspec ends with "… - at `$.name`"; the value itself is not in the text, so no secret is.
+        text, _, path = str(error).partition(" - at `$.")
+        raise BadSettings(f"{PREFIX}{path.rstrip('`').upper()}: {text}" if path else f"settings: {text}") from None
+    if settings.session_secret and len(settings.session_secret) < 32:
+        raise BadSettings(f"{PREFIX}SESSION_SECRET: at least 32 characters")
+    return settings
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every setting, its meaning and its default (kept current by tests/house)."""
+    lines = ["# Made by `torg settings`; every setting of app/settings.py with its default. Unknown TORG_* variables are refused.", ""]
+    for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        lines += [f"# {_description(field.type)}", f"{PREFIX}{field.name.upper()}={default}"]
+    return "\n".join(lines) + "\n"
+
+
+def _description(info: msgspec.inspect.Type) -> str:
+    schema = info.extra_json_schema if isinstance(info, msgspec.inspect.Metadata) else None
+    return str((schema or {}).get("description", ""))
