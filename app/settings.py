@@ -63,7 +63,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     worker_poll_ms: Annotated[
         int, Meta(ge=10, le=10_000, description="arq's poll; only the fallback, the bell wakes the worker")
     ] = 500
-    lease_s: Annotated[int, Meta(ge=1, le=600, description="how long a job is its worker's before others may take it")] = 30
+    lease_s: Annotated[int, Meta(ge=1, le=600, description="a dead worker's job is free after this; a live one renews it")] = 5
+    job_timeout_s: Annotated[int, Meta(ge=1, le=600, description="longest run of one attempt of a job")] = 30
     relay_ms: Annotated[int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")] = 1000
 
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")] = "info"

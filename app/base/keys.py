@@ -21,7 +21,7 @@ KEYS = (
     Key("{s:<seller>}free", "hash", "30 s", "stock", "product id -> units free to sell, less the live holds"),
     Key("{s:<seller>}held", "hash", "60 s", "stock", "hold id -> its cart, while a checkout is between Redis and Postgres"),
     Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
-    Key("{e:<provider>}<event>", "string", "60 s", "inbox", "stored, once Postgres holds this webhook's event"),
+    Key("{e:<provider>:<event>}", "string", "60 s", "inbox", "there, once Postgres holds this webhook's event"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
     Key("{arq}queue:health-check", "string", "30 s", "queue", "arq's own sign of life"),
@@ -29,3 +29,27 @@ KEYS = (
     Key("arq:in-progress:<job>", "string", "40 s", "queue", "arq's mark of a running job"),
     Key("arq:retry:<job>", "string", "88400 s", "queue", "arq's count of tries; deleted when the job ends"),
 )
+
+ARQ_QUEUE = "{arq}queue"
+ARQ_BELL = "{arq}bell"
+
+
+def stock_free(seller_id: int) -> str:
+    return f"{{s:{seller_id}}}free"
+
+
+def stock_held(seller_id: int) -> str:
+    return f"{{s:{seller_id}}}held"
+
+
+def stock_due(seller_id: int) -> str:
+    return f"{{s:{seller_id}}}due"
+
+
+def event(provider: str, event_key: str) -> str:
+    return f"{{e:{provider}:{event_key}}}"
+
+
+def arq_job_id(outbox_id: int, nonce: str) -> str:
+    """A job id that carries arq's hash tag, because arq builds `arq:job:<job id>` itself."""
+    return f"{{arq}}{outbox_id}:{nonce}"

@@ -1,0 +1,37 @@
+"""Customers: Telegram users, known from the moment they enter."""
+
+from uuid import UUID
+
+import msgspec
+
+from app.infra.sql import One, Opt, Postgres
+
+
+class Customer(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    role: str
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    """Whom to tell about an order, in which language."""
+
+    user_id: int
+    telegram_id: int
+    language: str
+    number: int
+
+
+ENTER = One("customers/enter_customer", Customer)
+RECIPIENT = Opt("customers/find_recipient", Recipient)
+
+
+async def enter(
+    pg: Postgres, *, telegram_id: int, name: str, username: str | None, language: str, is_admin: bool
+) -> Customer:
+    """The user is known, with the name and language of this visit."""
+    return await ENTER(pg, telegram_id, name, username, language, is_admin)
+
+
+async def recipient(pg: Postgres, order_id: UUID) -> Recipient | None:
+    return await RECIPIENT(pg, order_id)

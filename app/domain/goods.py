@@ -1,0 +1,64 @@
+"""Goods: what the buyer paid for, opened for its owner alone."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from app.infra.secrets import Sealer, shared_row, stock_row
+from app.infra.sql import Many, Postgres
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """One unit of an order; `sealed` is there once it is delivered."""
+
+    product_id: int
+    title: str
+    kind: str
+    state: str
+    due_at: datetime | None
+    delivered_at: datetime | None
+    stock_item_id: UUID | None
+    sealed: bytes | None
+
+
+class Good(msgspec.Struct, frozen=True):
+    """One delivered unit, opened."""
+
+    product_id: int
+    title: str
+    kind: str
+    content: str
+    delivered_at: datetime
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """One unit that is paid and not delivered yet."""
+
+    product_id: int
+    title: str
+    kind: str
+    due_at: datetime | None
+
+
+READ = Many("goods/read_goods", Sealed)
+
+
+async def read(pg: Postgres, sealer: Sealer, order_id: UUID, user_id: int) -> tuple[list[Good], list[Owed]] | None:
+    """What this user's order delivered and what it still owes; None when the order is not theirs.
+
+    Raises: Unsealable when a key is gone or a row was altered.
+    """
+    rows = await READ(pg, order_id, user_id)
+    if not rows:
+        return None
+    goods = [_open(sealer, row) for row in rows if row.sealed is not None]
+    owed = [Owed(r.product_id, r.title, r.kind, r.due_at) for r in rows if r.state == "owed"]
+    return goods, owed
+
+
+def _open(sealer: Sealer, row: Sealed) -> Good:
+    assert row.sealed is not None and row.delivered_at is not None
+    name = stock_row(row.stock_item_id) if row.stock_item_id else shared_row(row.product_id)
+    content = sealer.open(row.sealed, name).decode()
+    return Good(row.product_id, row.title, row.kind, content, row.delivered_at)

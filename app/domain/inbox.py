@@ -1,0 +1,77 @@
+"""The inbox: every gateway event as it came, stored before anything is done about it, once."""
+
+import msgspec
+
+from app.base import keys
+from app.base.lease import Lease
+from app.infra.lua import Redis, Script
+from app.infra.sql import One, Opt, Postgres
+
+MARK_MS = 60_000  # how long a repeat is answered without asking Postgres
+
+
+class Fresh(msgspec.Struct, frozen=True):
+    """Redis knows nothing of the event."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Redis knows that Postgres holds the event."""
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """Redis knows it from now on."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Postgres holds the event; `outbox_id` is the job that this very call made, None for a repeat."""
+
+    outbox_id: int | None
+
+
+class Ignored(msgspec.Struct, frozen=True):
+    inbox_id: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified event, as its gateway understood it."""
+
+    provider: str
+    key: str  # unique within the provider
+    invoice_id: str
+    claims_paid: bool  # what the body says, which its signature need not cover
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What the settle job is told: which event, which invoice, and what the event said of it."""
+
+    inbox_id: int
+    provider: str
+    invoice_id: str
+    claims: str  # "paid" or "other"
+
+
+SEEN: Script[Known | Fresh] = Script("inbox/seen", Known, Fresh)
+MARK: Script[Marked] = Script("inbox/mark", Marked)
+STORE = One("inbox/store_event", Stored)
+IGNORE = Opt("inbox/ignore_event", Ignored)
+
+
+async def seen(redis: Redis, event: Event) -> Known | Fresh:
+    return await SEEN(redis, keys=[keys.event(event.provider, event.key)], args=[])
+
+
+async def mark(redis: Redis, event: Event) -> None:
+    """A crowd of repeats need not ask Postgres. Only after `store`: what is marked is answered 200."""
+    await MARK(redis, keys=[keys.event(event.provider, event.key)], args=[MARK_MS])
+
+
+async def store(pg: Postgres, event: Event, body: bytes, headers: dict[str, str]) -> Stored:
+    """The event is in the inbox with the job that it owes; a repeat changes nothing that was final."""
+    claims = "paid" if event.claims_paid else "other"
+    headers_json = msgspec.json.encode(headers).decode()
+    return await STORE(pg, event.provider, event.key, body, headers_json, event.invoice_id, claims)
+
+
+async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str) -> None:
+    """Nothing was paid, says the gateway: the event is closed until a repeat claims otherwise."""
+    await IGNORE(pg, lease.outbox_id, lease.attempt_id, inbox_id, outcome)

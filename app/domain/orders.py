@@ -1,0 +1,132 @@
+"""Orders: made with their claimed units in one statement, read with their lines, closed when nobody pays."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from app.base.lease import Lease
+from app.infra.sql import Many, Opt, Postgres
+
+MAX_LINES = 20
+MAX_UNITS = 50  # of one order: every unit is a row
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A new order: its units are claimed, its payment is being opened."""
+
+    number: int
+    currency: str
+    total_minor: int
+    expires_at: datetime
+
+
+class Repeat(msgspec.Struct, frozen=True):
+    """The order that an Idempotency-Key made before."""
+
+    order_id: UUID
+    request_hash: bytes
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Like units of one product."""
+
+    product_id: int
+    title: str
+    kind: str
+    quantity: int
+    total_minor: int
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order as its buyer reads it, with its latest payment."""
+
+    id: UUID
+    number: int
+    status: str
+    currency: str
+    total_minor: int
+    created_at: datetime
+    expires_at: datetime
+    paid_at: datetime | None
+    delivered_at: datetime | None
+    lines: str  # JSON of list[Line]
+    payment_provider: str | None
+    payment_status: str | None
+    payment_url: str | None
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What a paid order became, and the message that is owed for it."""
+
+    status: str
+    outbox_id: int | None
+
+
+class Expired(msgspec.Struct, frozen=True):
+    """An order that nobody paid, and whose counters its units change."""
+
+    order_id: UUID
+    seller_id: int
+    product_ids: list[int]
+
+
+CREATE = Opt("orders/create_order", Created)
+FIND_REPEAT = Opt("orders/find_repeat", Repeat)
+GET = Opt("orders/get_order", Order)
+LINK = Opt("orders/link_order", Order)
+LIST = Many("orders/list_orders", Order)
+DELIVER = Opt("orders/deliver_order", Delivered)
+EXPIRE = Many("orders/expire_orders", Expired)
+
+_lines = msgspec.json.Decoder(list[Line])
+
+
+class New(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a new order is made of; prices are not among it."""
+
+    order_id: UUID
+    user_id: int
+    seller_id: int
+    product_ids: list[int]
+    quantities: list[int]
+    idempotency_key: str
+    request_hash: bytes
+    window_s: int
+    provider: str
+
+
+async def create(pg: Postgres, new: New) -> Created | None:
+    """The order exists with all its units, or nothing happened: units are short, or the key was used before."""
+    return await CREATE(pg, *msgspec.structs.astuple(new))
+
+
+async def find_repeat(pg: Postgres, user_id: int, idempotency_key: str) -> Repeat | None:
+    return await FIND_REPEAT(pg, user_id, idempotency_key)
+
+
+async def get(pg: Postgres, order_id: UUID, user_id: int) -> Order | None:
+    """The order, if it is this user's."""
+    return await GET(pg, order_id, user_id)
+
+
+async def link(pg: Postgres, order_id: UUID, provider: str, invoice_id: str, url: str) -> Order | None:
+    """The order with its new payment link; None when another request linked it meanwhile."""
+    return await LINK(pg, order_id, provider, invoice_id, url)
+
+
+async def newest(pg: Postgres, user_id: int, *, before: int, size: int) -> list[Order]:
+    return await LIST(pg, user_id, before, size)
+
+
+async def deliver(pg: Postgres, lease: Lease, order_id: UUID) -> Delivered | None:
+    """The goods are the buyer's; None when there is nothing (left) for this attempt to do."""
+    return await DELIVER(pg, lease.outbox_id, lease.attempt_id, order_id, lease.lease_s)
+
+
+async def expire(pg: Postgres, *, grace_s: int, size: int) -> list[Expired]:
+    return await EXPIRE(pg, grace_s, size)
+
+
+def lines(order: Order) -> list[Line]:
+    return _lines.decode(order.lines)

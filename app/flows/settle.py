@@ -1,0 +1,95 @@
+"""Settle: a gateway's callback is stored and answered at once; then the gateway is asked, and its word recorded.
+
+Answer: verify → inbox row with the job it owes, one statement → 200. A dead process before the statement means
+no 200, and the gateway calls again; after it, the row is there and the relay finds its job. Job: re-fetch (the
+callback's body proves nothing about money) → one statement that judges, records and owes the delivery.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from app.base.lease import Lease
+from app.domain import inbox, outbox, payments
+from app.errors import NotFound, RedisDown
+from app.shop import Shop
+
+log = structlog.get_logger(__name__)
+
+# From so many callbacks in flight on, repeats are looked up in Redis before Postgres is asked (DESIGN law 3).
+CROWD = 8
+
+# How often "paid, says the callback; not paid, says the gateway" is asked again: some minutes, then it is ignored.
+PATIENCE = 8
+
+_claim = msgspec.json.Decoder(inbox.Claim)
+
+
+class NotYet(Exception):
+    """The callback says paid, the gateway does not (yet): ask again later."""
+
+
+async def accept(shop: Shop, provider: str, body: bytes, headers: Mapping[str, str], *, in_flight: int) -> int | None:
+    """The callback is in the inbox; returns the job to ring for, None for a repeat.
+
+    Raises: NotFound, Malformed, BadSignature: nothing was stored. PostgresDown: the gateway must call again.
+    """
+    gateway = shop.gateways.get(provider)
+    if gateway is None:
+        raise NotFound("no such gateway here")
+    notice = gateway.verify(body, headers)
+    event = inbox.Event(
+        provider=provider, key=notice.event_key, invoice_id=notice.invoice_id, claims_paid=notice.claims_paid
+    )
+    if in_flight >= CROWD and await _known(shop, event):
+        return None
+    stored = await inbox.store(shop.deps.pg, event, body, dict(headers))
+    if in_flight >= CROWD:
+        await _mark(shop, event)
+    return stored.outbox_id
+
+
+async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:
+    """The gateway's word about the invoice is recorded, and the order paid if it is payable and the money equal.
+
+    Raises: ProviderDown, NotYet: the job runs again later.
+    """
+    claim = _claim.decode(job.payload)
+    gateway = shop.gateways.get(claim.provider)
+    if gateway is None:
+        raise NotFound(f"gateway {claim.provider} is no longer configured")
+    state = await gateway.fetch(claim.invoice_id)
+    if not state.paid:
+        if claim.claims == "paid" and job.attempts < PATIENCE:
+            raise NotYet(f"{claim.provider} says {state.state}")
+        await inbox.ignore(shop.deps.pg, lease, claim.inbox_id, state.state)
+        return None
+    verdict = await payments.settle(
+        shop.deps.pg, lease, claim.inbox_id, claim.provider, state.id, state.order_id, state.money
+    )
+    if verdict is None:
+        return None  # another attempt has the job, and its statement is the one that counts
+    facts = {"provider": claim.provider, "invoice_id": state.id, "order_id": str(verdict.order_id)}
+    if verdict.word in ("paid", "repeated"):
+        log.info("payment settled", verdict=verdict.word, **facts)
+    else:
+        log.error("payment needs a human", verdict=verdict.word, paid=str(state.money), **facts)
+    if verdict.outbox_id is None:
+        return None
+    payload = msgspec.json.encode({"order_id": verdict.order_id}).decode()
+    return outbox.Owed(verdict.outbox_id, "deliver", payload)
+
+
+async def _known(shop: Shop, event: inbox.Event) -> bool:
+    try:
+        return isinstance(await inbox.seen(shop.deps.redis, event), inbox.Known)
+    except RedisDown:
+        return False
+
+
+async def _mark(shop: Shop, event: inbox.Event) -> None:
+    try:
+        await inbox.mark(shop.deps.redis, event)
+    except RedisDown as error:
+        log.warning("event not marked", error=str(error))

@@ -1,0 +1,33 @@
+"""HTTP to outside parties: bounded in time and size, never following redirects, one failure type."""
+
+import httpx
+
+from app.errors import ProviderDown
+
+MAX_ANSWER_BYTES = 256 * 1024
+
+
+def client(timeout_ms: int) -> httpx.AsyncClient:
+    """The process's one client; connections are kept, so that a call costs one round trip."""
+    return httpx.AsyncClient(
+        timeout=timeout_ms / 1000,
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=50, max_keepalive_connections=20, keepalive_expiry=60),
+        headers={"User-Agent": "torg"},
+    )
+
+
+async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:
+    """The body of a 2xx answer. Raises: ProviderDown for anything else; neither body nor URL is in its text."""
+    try:
+        async with http.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as response:
+            if not response.is_success:
+                raise ProviderDown(f"{party} answered {response.status_code}")
+            answer = bytearray()
+            async for chunk in response.aiter_bytes():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes")
+            return bytes(answer)
+    except httpx.HTTPError as error:
+        raise ProviderDown(f"{party} does not answer ({type(error).__name__})") from error

@@ -1,0 +1,289 @@
+"""One Redis connection for every caller: the calls of one event-loop turn leave together, replies come in their order.
+
+redis-py parses the URL and sets the connection up (TLS, password, database); then `Link` takes its transport over and
+answers callers straight from `data_received`. FIGURES
+A call that would block (BLPOP), MULTI/WATCH and pub/sub do not belong here: one of them would hold up everybody.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import MutableSequence, Sequence
+from itertools import chain
+from time import monotonic
+from typing import Any, cast
+
+import hiredis
+import msgspec
+import structlog
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+from app.errors import RedisDown
+from app.infra.lua import CommandFailed, Part, Script, ScriptFailed
+
+log = structlog.get_logger(__name__)
+
+MOST_CALLS = 10_000  # waiting or in flight; beyond that Redis is not keeping up and one more would only wait
+WRITE_CALLS = 32  # a turn with more leaves in pieces, so that the server starts while the later ones are packed
+FIRST_BACKOFF_S = 0.01
+LAST_BACKOFF_S = 0.25  # after a restart calls are refused for at most this long
+LATE_S = 0.05  # a timer later than this means that our own loop stood still, and replies may lie unread
+NOTHING = object()
+UNAVAILABLE = {"LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN"}
+
+
+class Refusal(Exception):
+    """An error reply, as hiredis hands it over; never leaves this module."""
+
+    def code(self) -> str:
+        return str(self).partition(" ")[0]
+
+
+class Call(msgspec.Struct):
+    """One command on its way. A failure is its result, raised by the caller: a cancelled caller leaves nothing unread."""
+
+    packed: bytes
+    result: asyncio.Future[object]
+    born_s: float
+
+
+class Pipe:
+    """The connection that every caller shares; it connects at the first call and again after each loss.
+
+    A call in flight when the connection is lost fails and is never repeated: whether it ran is unknown. A call not
+    yet written goes out on the next connection.
+
+    Units:  timeout_ms from call to reply, connecting included.
+    Raises: errors.RedisDown from every call that got no answer, at the latest after timeout_ms.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int) -> None:
+        self._timeout_s = timeout_ms / 1000
+        self._pool = ConnectionPool.from_url(url)  # reads the URL; it never holds a connection
+        self._pool.connection_kwargs |= {"protocol": 2, "socket_timeout": self._timeout_s}  # also over the URL's own
+        self._queue: deque[Call] = deque()
+        self._turn_ends = False  # the end of this turn is scheduled
+        self._link: Link | None = None
+        self._links: set[Link] = set()  # also those given up and not yet closed
+        self._connecting: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._retry_s = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = math.inf
+        self._closed = False
+
+    async def evalsha(self, script: Script[Any], keys: Sequence[Part], args: Sequence[Part]) -> object:
+        """The script's reply. A server that has lost the script gets its text: NOSCRIPT means that it did not run.
+
+        Raises: ScriptFailed; RedisDown.
+        """
+        reply = await self._put("EVALSHA", script.sha, len(keys), *keys, *args)
+        if isinstance(reply, Refusal) and reply.code() == "NOSCRIPT":
+            reply = await self._put("EVAL", script.body, len(keys), *keys, *args)
+        if isinstance(reply, Exception):
+            raise _failure(reply, ScriptFailed, f"{script.name}: {reply}")
+        return reply
+
+    async def command(self, *parts: Part) -> object:
+        """The reply to one command that does not block.
+
+        Raises: CommandFailed; RedisDown.
+        """
+        reply = await self._put(*parts)
+        if isinstance(reply, Exception):
+            raise _failure(reply, CommandFailed, f"{parts[0]!r}: {reply}")
+        return reply
+
+    async def aclose(self) -> None:
+        """Nothing is left: every call has failed with RedisDown, no task, timer or transport remains."""
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        if self._connecting:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        _fail(self._queue, "Redis connection is closed")
+        for link in tuple(self._links):
+            self.give_up(link, "Redis connection is closed")
+        await asyncio.gather(*(link.gone.wait() for link in tuple(self._links)))
+
+    def _put(self, *parts: Part) -> asyncio.Future[object]:
+        waiting = len(self._queue) + (len(self._link.sent) if self._link else 0)
+        if self._closed or waiting >= MOST_CALLS:
+            raise RedisDown("Redis connection is closed" if self._closed else f"{waiting} calls wait for Redis")
+        loop = asyncio.get_running_loop()
+        # The stub has one-item tuples only.
+        call = Call(hiredis.pack_command(cast(Any, parts)), loop.create_future(), monotonic())
+        self._queue.append(call)
+        if not self._turn_ends:
+            self._turn_ends = True
+            loop.call_soon(self._end_turn)
+        elif len(self._queue) == WRITE_CALLS:
+            self.flush()
+        if not self._timer:
+            self._watch(call)
+        return call.result
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Every waiting call is written, or the connection is on its way."""
+        if not self._queue or self._closed:
+            return
+        if self._link is None:
+            self._connect()
+        elif self._link.writable():
+            # A call cancelled while it waited is not sent: nobody wants its effect any more.
+            calls = [call for call in self._queue if not call.result.done()]
+            self._queue.clear()
+            self._link.send(calls)
+
+    def _connect(self) -> None:
+        if self._connecting:
+            return
+        if monotonic() < self._retry_s:
+            _fail(self._queue, "Redis cannot be reached")
+        else:
+            self._connecting = asyncio.get_running_loop().create_task(self._open())
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._link = await Link.open(self, self._pool.make_connection())
+        except Exception as error:  # whatever it was, those who wait must hear of it
+            if not self._failures:
+                log.warning("redis cannot be reached", error=repr(error))
+            self._retry_s = monotonic() + min(FIRST_BACKOFF_S * 2 ** min(self._failures, 8), LAST_BACKOFF_S)
+            self._failures += 1
+            _fail(self._queue, "Redis cannot be reached", error)
+        else:
+            self._links.add(self._link)
+            if self._failures:
+                log.info("redis reached", failures=self._failures)
+            self._failures = 0
+        finally:
+            self._connecting = None
+        self.flush()
+
+    def _watch(self, oldest: Call) -> None:
+        """The one timer stands at the deadline of the oldest call."""
+        self._due_s = oldest.born_s + self._timeout_s
+        self._timer = asyncio.get_running_loop().call_later(max(0, self._due_s - monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        now = monotonic()
+        if now - self._due_s > LATE_S:
+            self._due_s = math.inf  # once: the next look decides
+            self._timer = asyncio.get_running_loop().call_later(LATE_S, self._expire)
+            return
+        self._timer = None
+        born_s = now - self._timeout_s
+        silence = f"Redis did not answer in {self._timeout_s * 1000:.0f} ms"
+        if self._link and self._link.sent and self._link.sent[0].born_s <= born_s:
+            # Its late reply would be taken for the next call's: this connection cannot be used any more.
+            self.give_up(self._link, silence)
+        _fail([call for call in self._queue if call.born_s <= born_s], silence)
+        self._queue = deque(call for call in self._queue if not call.result.done())
+        self.flush()
+        oldest = next(chain(self._link.sent if self._link else (), self._queue), None)
+        if oldest:
+            self._watch(oldest)
+
+    def lost(self, link: "Link") -> None:
+        """What was in flight has failed; what waits goes out on a new connection."""
+        self._links.discard(link)
+        self.give_up(link, "Redis closed the connection")
+        self.flush()
+
+    def give_up(self, link: "Link", why: str) -> None:
+        """Nothing more is sent to or expected from this connection."""
+        if self._link is link:
+            self._link = None
+            log.warning("redis connection given up", why=why, in_flight=len(link.sent))
+        _fail(link.sent, why)
+        link.abort()
+
+
+class Link(asyncio.Protocol):
+    """One live connection: bytes out, replies to the calls in the order in which these were sent."""
+
+    def __init__(self, pipe: Pipe, writer: asyncio.StreamWriter) -> None:
+        self.sent: deque[Call] = deque()
+        self.gone = asyncio.Event()
+        self._pipe = pipe
+        self._replies = hiredis.Reader(replyError=Refusal, notEnoughData=NOTHING)
+        self._writer = writer  # kept alive: its destructor would close the transport
+        self._paused = False
+
+    @classmethod
+    async def open(cls, pipe: Pipe, connection: AbstractConnection) -> "Link":
+        """A connection that is logged in, on the right database, and ours alone.
+
+        Raises: redis' errors and OSError.
+        """
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            reader, writer = connection._reader, connection._writer
+            if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
+                raise ConnectionError("closed during set-up")
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        connection._reader = connection._writer = None  # or its destructor would complain
+        link = cls(pipe, writer)
+        writer.transport.set_protocol(link)
+        return link
+
+    def writable(self) -> bool:
+        return not self._paused and not self._writer.transport.is_closing()
+
+    def send(self, calls: Sequence[Call]) -> None:
+        self.sent.extend(calls)
+        self._writer.write(b"".join([call.packed for call in calls]))
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        demoted = False
+        try:
+            self._replies.feed(data)
+            while (reply := self._replies.gets()) is not NOTHING:
+                call = self.sent.popleft()
+                if not call.result.done():
+                    call.result.set_result(reply)
+                demoted |= isinstance(reply, Refusal) and reply.code() == "READONLY"
+        except (hiredis.ProtocolError, IndexError) as error:
+            log.error("redis reply does not parse, or nobody asked for it", error=repr(error))
+            self._pipe.give_up(self, "Redis answered out of turn")
+        if demoted:  # after a failover the same address may lead to the new primary
+            self._pipe.give_up(self, "Redis became read-only")
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._pipe.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
+        self._pipe.lost(self)
+
+
+def _fail(calls: MutableSequence[Call], why: str, cause: Exception | None = None) -> None:
+    """Each call has failed with an exception of its own: a shared one would collect everybody's traceback."""
+    for call in calls:
+        if not call.result.done():
+            down = RedisDown(why)
+            down.__cause__ = cause
+            call.result.set_result(down)
+    calls.clear()
+
+
+def _failure(reply: Exception, kind: type[CommandFailed], text: str) -> Exception:
+    if not isinstance(reply, Refusal):
+        return reply
+    return RedisDown(f"Redis answered {reply.code()}") if reply.code() in UNAVAILABLE else kind(text)

@@ -1,0 +1,53 @@
+"""The doorbell: tells a worker that an outbox row is due. The only file on the sending side that names arq.
+
+arq's own enqueue is three round trips and its workers poll; here it is one Lua call that also rings a list on
+which workers wait (decision 0004). A ring may be lost or doubled: the outbox row is the job (DESIGN law 2).
+"""
+
+import os
+import time
+
+import msgspec
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+
+from app.base import keys
+from app.infra.lua import Redis, Script
+
+JOB = "run_job"  # the one arq function: claims its outbox row and does what it says
+
+RECORD_MS = 3_600_000
+BELL_MS = 60_000
+HEAD_START_MS = 1000
+
+# arq's records as msgpack: nothing in Redis is ever unpickled.
+serialize = msgspec.msgpack.encode
+deserialize = msgspec.msgpack.decode
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """The job stands in the queue."""
+
+
+RING: Script[Rung] = Script("queue/ring", Rung)
+
+
+class Queue:
+    """Rings for outbox rows."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    async def ring(self, outbox_id: int) -> None:
+        """A worker will try this row: at once when one waits, within a second when one polls.
+
+        Raises: RedisDown; then the relay rings again, or runs the row itself.
+        """
+        # A new id for every ring: arq silently drops an id that it has seen, and blocks one whose worker died.
+        job_id = keys.arq_job_id(outbox_id, os.urandom(6).hex())
+        record = serialize_job(JOB, (outbox_id,), {}, None, time.time_ns() // 1_000_000, serializer=serialize)
+        await RING(
+            self.redis,
+            keys=[keys.ARQ_QUEUE, keys.ARQ_BELL, job_key_prefix + job_id],
+            args=[job_id, record, RECORD_MS, HEAD_START_MS, BELL_MS],
+        )

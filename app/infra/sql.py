@@ -1,0 +1,163 @@
+"""Postgres as the rest of Torg sees it: named statements from `sql/queries`, typed rows, one pool.
+
+A statement is a module constant of the noun that owns it. The text Postgres gets is the text in the file;
+tests/sql prepares every one and compares parameters and columns with its header and its Struct.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import asyncpg
+import msgspec
+
+from app.errors import PostgresDown
+
+ROOT = Path(__file__).parents[2] / "sql"
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_HEADER = re.compile(r"-- name: (\w+) :(one|opt|many|exec)(?: (\w+))?")
+_PARAM = re.compile(r"-- \$(\d+) (\w+)\s+([\w\[\]]+)(?:\s+-- .*)?")
+
+# What asyncpg raises when the server, not the statement, is at fault.
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class BadStatement(Exception):
+    """A query file and the code that names its statement disagree."""
+
+
+class Param(msgspec.Struct, frozen=True):
+    """One `-- $n name type` line."""
+
+    name: str
+    type: str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """One statement as its file states it."""
+
+    name: str
+    mode: str
+    row: str
+    params: tuple[Param, ...]
+    text: str
+
+
+@cache
+def queries(noun: str, root: Path = ROOT) -> dict[str, Query]:
+    """The statements of `sql/queries/<noun>.sql` by name. Raises: BadStatement when the file breaks the grammar."""
+    path = root / "queries" / f"{noun}.sql"
+    found: dict[str, Query] = {}
+    for block in re.split(r"(?m)^(?=-- name: )", path.read_text())[1:]:
+        lines = block.rstrip().splitlines()
+        header = _HEADER.fullmatch(lines[0])
+        if header is None:
+            raise BadStatement(f"{path.name}: {lines[0]!r} is not '-- name: verb :one|opt|many|exec Row'")
+        declared = [match for line in lines[1:] if (match := _PARAM.fullmatch(line.strip()))]
+        if [int(match[1]) for match in declared] != list(range(1, len(declared) + 1)):
+            raise BadStatement(f"{path.name}: {header[1]}: parameters are not listed once each, in order")
+        params = tuple(Param(match[2], match[3]) for match in declared)
+        if (header[2] == "exec") != (header[3] is None):
+            raise BadStatement(f"{path.name}: {header[1]}: exec has no row, every other mode has one")
+        found[header[1]] = Query(header[1], header[2], header[3] or "", params, "\n".join(lines) + "\n")
+    return found
+
+
+class Postgres:
+    """The connection pool; connections carry no session state, so none is reset on release (PROBE B3)."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_ms: int) -> None:
+        self.pool = pool
+        self.timeout_s = timeout_ms / 1000
+
+    @classmethod
+    async def open(cls, url: str, *, pool_size: int, timeout_ms: int) -> Self:
+        """A pool of at most `pool_size` connections. Raises: PostgresDown when Postgres does not answer."""
+        try:
+            pool = await asyncpg.create_pool(
+                url, min_size=min(2, pool_size), max_size=pool_size, timeout=timeout_ms / 1000, reset=_keep
+            )
+        except _DOWN as error:
+            raise PostgresDown("Postgres does not answer") from error
+        return cls(pool, timeout_ms)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    async def fetch(self, text: str, args: Sequence[object]) -> "list[asyncpg.Record]":
+        """The rows of one statement. Raises: PostgresDown; any other driver error is a defect and passes."""
+        try:
+            async with self.pool.acquire(timeout=self.timeout_s) as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(text, *args, timeout=self.timeout_s)
+                return rows
+        except _DOWN as error:
+            raise PostgresDown("Postgres does not answer") from error
+
+
+async def _keep(_connection: object) -> None:
+    """Leaves a released connection as it is: asyncpg's own reset is a round trip on every release."""
+
+
+class Statement(Generic[R]):
+    """A named statement of `sql/queries/<noun>.sql`, checked at import against its header."""
+
+    mode = ""
+
+    def __init__(self, path: str, row: type[R] | None = None) -> None:
+        noun, _, name = path.partition("/")
+        query = queries(noun).get(name)
+        if query is None:
+            raise BadStatement(f"sql/queries/{noun}.sql has no {name!r}")
+        if query.mode != self.mode:
+            raise BadStatement(f"{path} is :{query.mode}, the code calls it :{self.mode}")
+        if query.row != (row.__name__ if row else ""):
+            raise BadStatement(f"{path} yields {query.row or 'nothing'}, the code reads {row and row.__name__}")
+        self.path, self.query, self.row = path, query, row
+
+    async def _rows(self, pg: Postgres, args: tuple[object, ...]) -> list[R]:
+        if len(args) != len(self.query.params):
+            raise TypeError(f"{self.path} takes {len(self.query.params)} parameters, got {len(args)}")
+        row: Any = self.row
+        return [row(*record) for record in await pg.fetch(self.query.text, args)]
+
+
+class One(Statement[R]):
+    """Always exactly one row."""
+
+    mode = "one"
+
+    async def __call__(self, pg: Postgres, *args: object) -> R:
+        (row,) = await self._rows(pg, args)
+        return row
+
+
+class Opt(Statement[R]):
+    """One row or None."""
+
+    mode = "opt"
+
+    async def __call__(self, pg: Postgres, *args: object) -> R | None:
+        rows = await self._rows(pg, args)
+        return rows[0] if rows else None
+
+
+class Many(Statement[R]):
+    """Any number of rows."""
+
+    mode = "many"
+
+    async def __call__(self, pg: Postgres, *args: object) -> list[R]:
+        return await self._rows(pg, args)

@@ -1,0 +1,112 @@
+"""Runs the simulators: one by name until signalled, or any ASGI app inside a test."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol
+
+import uvicorn
+from litestar import Litestar
+
+from app.sandbox.crystalpay import CrystalPay
+from app.sandbox.telegram import Telegram
+
+
+class Simulator(Protocol):
+    """Anything that plays an outside party."""
+
+    def app(self) -> Litestar: ...
+
+
+PARTIES: dict[str, type[Simulator]] = {"crystalpay": CrystalPay, "telegram": Telegram}
+
+KEEP_ALIVE_S = 60  # longer than any client here keeps an idle connection, so no call meets a closing one
+GRACE_S = 1  # a call that a fault holds open is cut after this
+TICK_S = 1
+
+
+def make(name: str, **secrets: str) -> Simulator:
+    """The simulator `name` with its constructor's secrets.
+
+    Raises: ValueError for an unknown name; TypeError for a secret that is missing or not its own.
+    """
+    if name not in PARTIES:
+        raise ValueError(f"unknown simulator {name!r}; there are {', '.join(sorted(PARTIES))}")
+    return PARTIES[name](**secrets)
+
+
+def run(name: str, host: str, port: int, **secrets: str) -> None:
+    """The simulator `name` serves on `host:port` until SIGINT or SIGTERM."""
+    app = make(name, **secrets).app()
+    uvicorn.run(
+        app, host=host, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_S
+    )
+
+
+class QuietServer(uvicorn.Server):
+    """A server inside somebody else's loop: signals stay theirs, start and stop are events, not polls."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.leaving = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # a tick renews the Date header
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.leaving.wait(), TICK_S)
+
+
+@contextlib.asynccontextmanager
+async def running(app: Any, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """The ASGI `app` answers at the yielded base URL (no trailing slash) until the block ends.
+
+    Units:   port 0 takes a free one; the socket is bound before the server starts, so nobody else can take it.
+    Raises:  RuntimeError when the app's start-up fails.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listener:
+        listener.bind((host, port))
+        bound = listener.getsockname()[1]
+        server = QuietServer(quiet_config(app))
+        serving = asyncio.create_task(_serve(server, listener))
+        ready = asyncio.create_task(server.ready.wait())
+        try:
+            await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await serving
+            yield f"http://{host}:{bound}"
+        finally:
+            ready.cancel()
+            server.should_exit = True
+            server.leaving.set()
+            await serving
+
+
+def quiet_config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit as exit_:  # uvicorn's answer to a failed start-up; in a task it would end the whole process
+        raise RuntimeError("the app did not start; its log tells why") from exit_

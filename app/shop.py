@@ -1,0 +1,26 @@
+"""The shop: the outside parts, the gateways built on them, and what this process remembers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from app.domain.catalog import Places
+from app.gateways import registry
+from app.infra import deps
+from app.settings import Settings
+
+
+class Shop(msgspec.Struct, frozen=True, kw_only=True):
+    """What every flow is given."""
+
+    deps: deps.Deps
+    gateways: registry.Gateways
+    places: Places
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Shop]:
+    """A working shop. Raises: PostgresDown when Postgres does not answer."""
+    async with deps.opened(settings) as parts:
+        yield Shop(deps=parts, gateways=registry.build(settings, parts.http), places=Places())

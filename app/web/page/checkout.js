@@ -1,0 +1,60 @@
+// Buying one cart, exactly once.
+// The Idempotency-Key belongs to one attempt at one cart: it is stored before the first call, every repeat carries it,
+// and only a final answer lets it go. A changed cart is another attempt and gets another key.
+
+import { Problem, api, wait } from "./api.js";
+import { session } from "./store.js";
+
+const PROVIDER = document.querySelector('meta[name="torg-provider"]')?.content || "crystalpay";
+const PATIENCE = 6; // calls, the first included
+const FINAL = new Set([400, 403, 404, 413, 415, 422]);
+
+// -> {order, payment}; throws Problem. `onWait` is told when the page repeats by itself.
+export async function buy(group, onWait) {
+  const body = JSON.stringify({
+    lines: group.lines.map((line) => ({ product_id: line.id, quantity: line.quantity })),
+    provider: PROVIDER,
+  });
+  const slot = `attempt.${group.key}`;
+  const kept = session.get(slot);
+  const key = kept?.body === body ? kept.key : newKey();
+  session.set(slot, { key, body });
+
+  for (let call = 1; ; call += 1) {
+    try {
+      const answer = await api.createOrder(body, key);
+      session.drop(slot);
+      return answer;
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (isFinal(error)) session.drop(slot);
+      const pause = call < PATIENCE ? pauseBefore(error, call) : null;
+      if (pause == null) throw error;
+      onWait();
+      await wait(pause);
+    }
+  }
+}
+
+function isFinal({ status, type }) {
+  if (status === 409) return type !== "/problems/in-progress";
+  return FINAL.has(status);
+}
+
+// Milliseconds until the same call is worth repeating by itself; null: say it to the buyer.
+function pauseBefore({ status, type, retryAfterS }, call) {
+  if (type === "/problems/in-progress") return Math.min((retryAfterS ?? 1) * 1_000, 10_000);
+  if (status === 503 && call < 3) return Math.min((retryAfterS ?? call) * 1_000, 5_000);
+  if (status === 429 && retryAfterS && retryAfterS <= 5) return retryAfterS * 1_000;
+  return null;
+}
+
+// randomUUID exists only on https and localhost; a shop tried out over plain http on a LAN has getRandomValues.
+function newKey() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}

@@ -1,0 +1,168 @@
+// One order, watched until it is done: payment, progress, then the goods themselves.
+
+import { api, serverNow } from "./api.js";
+import { h, icon, put, toast } from "./dom.js";
+import { clock, countdown, money, when } from "./format.js";
+import { spelled, statusName, statusSaid, t } from "./i18n.js";
+import { amount, backLink, blank, button, explain, failure, kindBadge, linkButton, loading, skeleton, title, waitAwake, warning } from "./parts.js";
+import { openPayment, tap, webAddress } from "./telegram.js";
+
+const FIRST_MS = 1_000;
+const QUICK_MS = 5_000; // while paying or delivering
+const SLOW_MS = 30_000; // while a seller works, or after the time ran out
+
+const WAITING = new Set(["pending", "payment_pending"]);
+const ENDED = new Set(["delivered", "completed", "cancelled", "refunded", "partially_refunded"]);
+const FAILED = new Set(["cancelled", "expired", "refunded", "partially_refunded", "issue_reported"]);
+const NO_GOODS = new Set(["pending", "payment_pending", "cancelled", "expired"]);
+const OWES_GOODS = new Set(["preorder", "partially_delivered", "delivered", "shipped", "completed"]); // no answer is a fault
+
+export function tone(status) {
+  const word = spelled(status);
+  if (WAITING.has(word)) return "wait";
+  if (FAILED.has(word)) return "bad";
+  return ENDED.has(word) ? "good" : "busy";
+}
+
+export async function order({ root, signal, params: [id], state, rerun, name }) {
+  put(root, backLink("#/orders", t("orders")), loading(skeleton(3, "row-like")));
+  let shown = "";
+  let pause = FIRST_MS;
+  let status = null;
+  while (!signal.aborted) {
+    try {
+      const now = await look(id, signal);
+      const print = JSON.stringify(now);
+      if (now.order.status !== status) {
+        if (status) toast(`${t("order", { n: now.order.number })}: ${statusName(now.order.status)}`);
+        status = now.order.status;
+        pause = FIRST_MS;
+      }
+      if (print !== shown) {
+        draw(root, now, { signal, moved: state?.moved, rerun });
+        name(t("order", { n: now.order.number }), !shown);
+        shown = print;
+      }
+      if (ENDED.has(spelled(status)) && !now.problem) return;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!shown || error.status === -1) {
+        put(root, backLink("#/orders", t("orders")), error.status === 404
+          ? blank("list", t("noOrder"), "", linkButton("#/orders", t("orders")))
+          : failure(error, rerun));
+        return;
+      }
+      pause = Math.max(pause, (error.retryAfterS ?? 0) * 1_000, 3_000); // what is on the page stays; we ask again
+    }
+    await waitAwake(pause, signal);
+    const brisk = WAITING.has(status) || status === "paid";
+    pause = Math.min(pause * 1.4, brisk ? QUICK_MS : SLOW_MS);
+  }
+}
+
+// -> {order, payment, goods, owed, problem}: the goods are asked for only once there can be some.
+async function look(id, signal) {
+  const { order: found, payment } = await api.order(id, signal);
+  const seen = { order: found, payment, goods: [], owed: [], problem: null };
+  if (NO_GOODS.has(spelled(found.status))) return seen;
+  try {
+    const { goods, owed } = await api.goods(id, signal);
+    return { ...seen, goods, owed };
+  } catch (error) {
+    if (signal.aborted || error.status === -1) throw error;
+    return { ...seen, problem: OWES_GOODS.has(found.status) ? explain(error) : null };
+  }
+}
+
+function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved, rerun }) {
+  const focused = root.contains(document.activeElement);
+  put(root, backLink("#/orders", t("orders")),
+    h("div", { class: "order-head" }, title(t("order", { n: o.number })),
+      h("span", { class: `pill ${tone(o.status)}` }, statusName(o.status))),
+    h("div", { class: "order-view" },
+      h("div", { class: "order-main" },
+        statusPanel(o, payment, moved, signal),
+        problem && warning(problem.head, problem.text, button(t("retry"), rerun, "quiet")),
+        goods.length > 0 && h("section", { class: "panel goods" }, h("h2", {}, t("goods")), h("ul", {}, goods.map(good))),
+        owed.length > 0 && h("section", { class: "panel" }, h("h2", {}, t("owed")), h("ul", { class: "owed" }, owed.map(debt)))),
+      contents(o)));
+  if (focused) root.querySelector("h1").focus({ preventScroll: true });
+}
+
+function statusPanel(o, payment, moved, signal) {
+  const waiting = WAITING.has(o.status);
+  const url = waiting && webAddress(payment?.url) ? payment.url : null;
+  return h("section", { class: "panel status" },
+    !FAILED.has(spelled(o.status)) && steps(o),
+    h("p", { class: "said" }, statusSaid(o.status)),
+    waiting && moved && warning(t("totalMoved", { price: money(o.total_minor, o.currency) })),
+    url && button([icon("link"), t("openPay")], () => openPayment(url), "main wide"),
+    waiting && !url && h("p", { class: "hint" }, t("noPayLink")),
+    waiting && o.expires_at && held(o.expires_at, signal));
+}
+
+function steps(o) {
+  const word = spelled(o.status);
+  const done = ENDED.has(word) || word === "shipped" ? 3 : WAITING.has(word) ? 1 : 2;
+  const live = done < 3;
+  const last = word === "shipped" ? statusName(word) : t("step3");
+  return h("ol", { class: "steps", "aria-label": t("progress") }, [t("step1"), t("step2"), last].map((text, at) => h("li", {
+    class: at < done ? "done" : at === done && live ? "now" : "", "aria-current": at === done && live ? "step" : null,
+  }, h("span", { class: "dot" }, at < done && icon("check")), text)));
+}
+
+// "Held for you until 14:35 · 12:04". The running digits are for the eyes only.
+function held(until, signal) {
+  const digits = h("span", { class: "digits", "aria-hidden": "true" });
+  const tick = () => {
+    if (signal.aborted || (digits.parentNode && !digits.isConnected)) return clearInterval(timer);
+    digits.textContent = countdown((Date.parse(until) - serverNow()) / 1_000);
+  };
+  const timer = setInterval(tick, 1_000);
+  const line = h("p", { class: "held" }, icon("clock"), t("heldUntil", { time: clock(until) }), digits);
+  tick();
+  return line;
+}
+
+function good(item, at) {
+  const text = h("pre", { class: "secret", id: `good-${at}`, tabindex: "0", role: "group", "aria-label": item.title }, item.content);
+  const link = webAddress(item.content.trim()) ? item.content.trim() : null;
+  return h("li", { class: "good" },
+    h("div", { class: "good-head" }, h("h3", {}, item.title), kindBadge(item.kind)),
+    text,
+    h("div", { class: "good-actions" },
+      h("button", { type: "button", class: "button main", "aria-label": t("copyNamed", { title: item.title }), onclick: () => copy(item.content, text) },
+        icon("copy"), t("copy")),
+      link && h("a", { class: "button quiet", href: link, target: "_blank", rel: "noopener noreferrer" }, icon("link"), t("openLink"))));
+}
+
+async function copy(content, element) {
+  tap();
+  try {
+    await navigator.clipboard.writeText(content);
+    toast(t("copied"));
+  } catch {
+    // No clipboard in this frame: select it, try the old way, and leave it selected if that fails too.
+    getSelection().selectAllChildren(element);
+    let done = false;
+    try { done = document.execCommand("copy"); } catch { /* refused */ }
+    toast(t(done ? "copied" : "copyFailed"));
+  }
+}
+
+function debt(item) {
+  return h("li", {}, icon(item.kind === "shipped" ? "box" : "clock"),
+    h("div", {}, h("strong", {}, item.title),
+      h("p", { class: "hint" }, item.due_at ? t("due", { time: when(item.due_at) }) : t("dueUnknown"))));
+}
+
+function contents(o) {
+  return h("section", { class: "panel contents" },
+    h("h2", {}, t("contents")),
+    h("ul", { class: "plain-lines" }, o.lines.map((line) => h("li", {},
+      h("span", {}, line.title, line.quantity > 1 && h("span", { class: "times" }, ` × ${line.quantity}`)),
+      amount(line.total_minor, o.currency)))),
+    h("p", { class: "total" }, h("span", {}, t("total")), amount(o.total_minor, o.currency)),
+    h("p", { class: "hint" }, t("placedAt", { time: when(o.created_at) })),
+    o.paid_at && h("p", { class: "hint" }, t("paidAt", { time: when(o.paid_at) })));
+}

@@ -1,0 +1,18 @@
+-- name: enter_customer :one Customer
+-- The Telegram user is known, with the name and language of this visit; admins are those that the settings name.
+-- $1 telegram_id int8
+-- $2 name        text
+-- $3 username    text
+-- $4 language    text
+-- $5 is_admin    bool
+INSERT INTO users AS u (telegram_id, name, username, language, role)
+VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'admin' ELSE 'buyer' END)
+ON CONFLICT (telegram_id) DO UPDATE
+   SET name = excluded.name, username = excluded.username, language = excluded.language, seen_at = now(),
+       role = CASE WHEN $5 THEN 'admin' WHEN u.role = 'admin' THEN 'buyer' ELSE u.role END
+RETURNING id, name, role;
+
+-- name: find_recipient :opt Recipient
+-- Whom to tell about an order.
+-- $1 order_id uuid
+SELECT u.id AS user_id, u.telegram_id, u.language, o.number FROM orders o JOIN users u ON u.id = o.user_id WHERE o.id = $1;

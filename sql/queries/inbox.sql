@@ -1,0 +1,36 @@
+-- name: store_event :one Stored
+-- The event is in the inbox, as it came, and owes a job. A repeat writes nothing, unless the event was ignored
+-- (the gateway said "not paid" then): it may have become true since, so its job is owed again, a little later.
+-- $1 provider   text
+-- $2 event_key  text
+-- $3 body       bytea
+-- $4 headers    jsonb
+-- $5 invoice_id text
+-- $6 claims     text  -- what the event says of the invoice: paid or other
+WITH stored AS (
+    INSERT INTO inbox (provider, event_key, body, headers) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (provider, event_key) DO NOTHING
+    RETURNING id),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'settle', s.id::text,
+           jsonb_build_object('inbox_id', s.id, 'provider', $1, 'invoice_id', $5::text, 'claims', $6::text)
+      FROM stored s
+    RETURNING id),
+again AS (
+    UPDATE outbox o SET state = 'owed', attempts = 0, run_at = now() + interval '5 seconds', done_at = NULL
+      FROM inbox i
+     WHERE i.provider = $1 AND i.event_key = $2 AND i.state = 'ignored'
+       AND o.kind = 'settle' AND o.key = i.id::text AND o.state = 'done')
+SELECT (SELECT id FROM owed) AS outbox_id;
+
+-- name: ignore_event :opt Ignored
+-- The gateway says that nothing was paid: the event is closed, and a later repeat opens it again.
+-- $1 outbox_id  int8
+-- $2 attempt_id uuid
+-- $3 inbox_id   int8
+-- $4 outcome    text
+WITH mine AS (
+    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id)
+UPDATE inbox i SET state = 'ignored', outcome = $4, settled_at = now() FROM mine WHERE i.id = $3
+RETURNING i.id AS inbox_id;

@@ -1,0 +1,153 @@
+-- name: create_order :opt Created
+-- One order with its claimed units, its audit line and its payment about to be opened, or nothing at all.
+-- No row: not every line can be had, or this user has used this key before. Prices come from the view alone.
+-- $1 order_id        uuid
+-- $2 user_id         int8
+-- $3 seller_id       int8
+-- $4 product_ids     int8[]  -- distinct
+-- $5 quantities      int4[]     -- pieces, one per product
+-- $6 idempotency_key text
+-- $7 request_hash    bytea     -- sha256
+-- $8 window_s        int4
+-- $9 provider        text
+WITH wanted AS (
+    SELECT w.product_id, w.quantity FROM unnest($4::bigint[], $5::int[]) AS w (product_id, quantity)
+     WHERE NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.idempotency_key = $6)),
+claimed AS (
+    SELECT c.id FROM wanted w CROSS JOIN LATERAL (
+        SELECT s.id FROM stock_items s
+         WHERE s.product_id = w.product_id AND s.state = 'available' AND (s.expires_at IS NULL OR s.expires_at > now())
+         ORDER BY s.discount_bp DESC, s.received_at, s.id
+         LIMIT w.quantity FOR UPDATE SKIP LOCKED) c),
+picked AS (
+    SELECT v.* FROM claimed c JOIN available_stock_with_discounts v ON v.stock_item_id = c.id
+    UNION ALL
+    SELECT v.* FROM wanted w
+      JOIN available_stock_with_discounts v ON v.product_id = w.product_id AND v.stock_item_id IS NULL
+     CROSS JOIN generate_series(1, w.quantity)),
+fits AS (
+    SELECT sum(p.final_price_minor)::bigint AS total_minor, min(p.currency) AS currency FROM picked p
+    HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.final_price_minor) > 0
+       AND min(p.currency) = max(p.currency) AND min(p.seller_id) = $3 AND max(p.seller_id) = $3),
+made AS (
+    INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at)
+    SELECT $1, $2, $3, f.currency, f.total_minor, $6, $7, now() + $8::int * interval '1 second' FROM fits f
+    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    RETURNING id, number, currency, total_minor, expires_at),
+held AS (
+    UPDATE stock_items s SET state = 'held' FROM picked p, made m WHERE s.id = p.stock_item_id),
+lines AS (
+    INSERT INTO order_items (order_id, position, product_id, title, kind, stock_item_id, list_price_minor, price_minor)
+    SELECT m.id, row_number() OVER (ORDER BY p.product_id, p.received_at, p.stock_item_id), p.product_id, p.title,
+           p.kind, p.stock_item_id, p.list_price_minor, p.final_price_minor FROM picked p, made m),
+noted AS (
+    INSERT INTO order_events (order_id, to_status, role, user_id) SELECT m.id, 'pending', 'buyer', $2 FROM made m),
+opening AS (
+    INSERT INTO payments (order_id, provider, amount_minor, currency)
+    SELECT m.id, $9, m.total_minor, m.currency FROM made m)
+SELECT m.number, m.currency, m.total_minor, m.expires_at FROM made m;
+
+-- name: find_repeat :opt Repeat
+-- The order that this user's key made.
+-- $1 user_id         int8
+-- $2 idempotency_key text
+SELECT o.id AS order_id, o.request_hash FROM orders o WHERE o.user_id = $1 AND o.idempotency_key = $2;
+
+-- name: get_order :opt Order
+-- One order of this user with its lines and its latest payment.
+-- $1 order_id uuid
+-- $2 user_id  int8
+SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
+       o.lines::text AS lines, p.provider AS payment_provider, p.status AS payment_status, p.url AS payment_url
+  FROM orders_with_lines o
+  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url FROM payments y WHERE y.order_id = o.id
+                      ORDER BY (y.status = 'paid') DESC, y.id DESC LIMIT 1) p ON true
+ WHERE o.id = $1 AND o.user_id = $2;
+
+-- name: link_order :opt Order
+-- The payment that was being opened has its invoice and link; no row when it is not being opened (any more).
+-- $1 order_id   uuid
+-- $2 provider   text
+-- $3 invoice_id text
+-- $4 url        text
+WITH linked AS (
+    UPDATE payments SET status = 'open', invoice_id = $3, url = $4
+     WHERE order_id = $1 AND provider = $2 AND status = 'opening'
+    RETURNING order_id, provider, status, url)
+SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
+       o.lines::text AS lines, l.provider AS payment_provider, l.status AS payment_status, l.url AS payment_url
+  FROM linked l JOIN orders_with_lines o ON o.id = l.order_id;
+
+-- name: list_orders :many Order
+-- This user's orders, the newest first.
+-- $1 user_id int8
+-- $2 before  int8  -- order number; only older ones
+-- $3 size    int8
+SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
+       o.lines::text AS lines, p.provider AS payment_provider, p.status AS payment_status, p.url AS payment_url
+  FROM orders_with_lines o
+  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url FROM payments y WHERE y.order_id = o.id
+                      ORDER BY (y.status = 'paid') DESC, y.id DESC LIMIT 1) p ON true
+ WHERE o.user_id = $1 AND o.number < $2
+ ORDER BY o.number DESC
+ LIMIT $3;
+
+-- name: deliver_order :opt Delivered
+-- A paid order's goods are its buyer's, and the buyer is owed a message; no row when the job is no longer ours
+-- or the order is not paid (any more). What must be made or shipped stays owed.
+-- $1 outbox_id  int8
+-- $2 attempt_id uuid
+-- $3 order_id   uuid
+-- $4 lease_s    int4
+WITH mine AS (
+    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
+target AS (
+    SELECT o.id FROM orders o, mine WHERE o.id = $3 AND o.status = 'paid' FOR UPDATE OF o),
+lines AS (
+    UPDATE order_items i
+       SET state = CASE WHEN i.kind IN ('unit', 'shared') THEN 'delivered' ELSE 'owed' END,
+           delivered_at = CASE WHEN i.kind IN ('unit', 'shared') THEN now() END,
+           due_at = now() + p.lead_time_h * interval '1 hour'
+      FROM target t, products p
+     WHERE i.order_id = t.id AND p.id = i.product_id AND i.state = 'held'
+    RETURNING i.kind, i.stock_item_id),
+sold AS (
+    UPDATE stock_items s SET state = 'sold' FROM lines l WHERE s.id = l.stock_item_id),
+became AS (
+    SELECT t.id, CASE WHEN bool_or(l.kind = 'made') THEN 'preorder' WHEN bool_or(l.kind = 'shipped') THEN 'paid'
+                      ELSE 'delivered' END AS status
+      FROM target t, lines l GROUP BY t.id),
+moved AS (
+    UPDATE orders o SET status = b.status, delivered_at = CASE WHEN b.status = 'delivered' THEN now() END
+      FROM became b WHERE o.id = b.id),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role)
+    SELECT b.id, 'paid', b.status, 'system' FROM became b),
+owed AS (
+    INSERT INTO outbox (kind, key, payload, attempts, attempt_id, lease_until)
+    SELECT 'tell', b.id || ':' || b.status, jsonb_build_object('order_id', b.id, 'status', b.status), 1, $2,
+           now() + $4::int * interval '1 second' FROM became b
+    ON CONFLICT (kind, key) DO NOTHING
+    RETURNING id)
+SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
+
+-- name: expire_orders :many Expired
+-- Unpaid orders past their window (and the grace) are closed and their units are for sale again.
+-- $1 grace_s int4
+-- $2 size    int8
+WITH late AS (
+    SELECT o.id, o.seller_id FROM orders o
+     WHERE o.status = 'pending' AND o.expires_at < now() - $1::int * interval '1 second'
+     ORDER BY o.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
+closed AS (
+    UPDATE orders o SET status = 'expired' FROM late l WHERE o.id = l.id),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role)
+    SELECT l.id, 'pending', 'expired', 'system' FROM late l),
+freed AS (
+    UPDATE order_items i SET state = 'released' FROM late l WHERE i.order_id = l.id AND i.state = 'held'
+    RETURNING i.order_id, i.product_id, i.stock_item_id),
+back AS (
+    UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held')
+SELECT l.id AS order_id, l.seller_id, array_agg(DISTINCT f.product_id) AS product_ids
+  FROM late l JOIN freed f ON f.order_id = l.id GROUP BY l.id, l.seller_id;
