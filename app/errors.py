@@ -18,7 +18,7 @@ from typing import ClassVar
 
 
 class Problem(Exception):
-    """One refusal: `type`, `title` and `status` belong to the class, `detail` and `facts` to the occurrence (RFC 9457)."""
+    """One refusal: `type`, `title`, `status` are the class's, `detail` and `facts` the occurrence's (RFC 9457)."""
 
     type: ClassVar[str] = "about:blank"
     title: ClassVar[str] = "Problem"

@@ -19,7 +19,9 @@ Secret = Annotated[str, Meta(extra={"secret": True})]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every setting with its default; the text of `Meta(description=…)` is its line in `.env.example`."""
 
-    database_url: Annotated[str, Meta(description="Postgres 15 or newer; empty: the embedded one under TORG_DATA_DIR")] = ""
+    database_url: Annotated[
+        str, Meta(description="Postgres 15 or newer; empty: the embedded one under TORG_DATA_DIR")
+    ] = ""
     redis_url: Annotated[
         str, Meta(description="Redis 7 / Valkey 7.2 or newer; empty: the embedded one under TORG_DATA_DIR")
     ] = ""
@@ -27,10 +29,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     host: Annotated[str, Meta(description="address that `torg web` listens on")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="port that `torg web` listens on; 0 takes a free one")] = 8000
     public_url: Annotated[
-        str, Meta(pattern=r"^https?://[^/\s]+$", description="how gateways and buyers reach this service; no trailing slash")
+        str,
+        Meta(
+            pattern=r"^https?://[^/\s]+$", description="how gateways and buyers reach this service; no trailing slash"
+        ),
     ] = "http://127.0.0.1:8000"
 
-    telegram_bot_token: Annotated[Secret, Meta(description="from @BotFather; empty: nobody can sign in, no messages are sent")] = ""
+    telegram_bot_token: Annotated[
+        Secret, Meta(description="from @BotFather; empty: nobody can sign in, no messages are sent")
+    ] = ""
     telegram_api_url: Annotated[str, Meta(description="Bot API server")] = "https://api.telegram.org"
     admins: Annotated[str, Meta(pattern=r"^[0-9, ]*$", description="Telegram user ids of admins, comma-separated")] = ""
 
@@ -41,33 +48,49 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     init_data_max_age_s: Annotated[int, Meta(ge=60, le=86_400, description="oldest initData accepted, seconds")] = 3600
     goods_keys: Annotated[
         Secret,
-        Meta(description="seals goods at rest: id:base64 of 32 bytes, comma-separated, the first seals; empty: no goods in or out"),
+        Meta(
+            description="seal goods at rest: id:base64 of 32 bytes, comma-separated, the first seals; empty: no goods"
+        ),
     ] = ""
 
-    crystalpay_login: Annotated[str, Meta(description="CrystalPay cash desk; any empty of these three: gateway off")] = ""
+    crystalpay_login: Annotated[
+        str, Meta(description="CrystalPay cash desk; any empty of these three: gateway off")
+    ] = ""
     crystalpay_secret: Annotated[Secret, Meta(description="CrystalPay secret 1 (API)")] = ""
     crystalpay_salt: Annotated[Secret, Meta(description="CrystalPay secret 2 (callback signature)")] = ""
     crystalpay_url: Annotated[str, Meta(description="CrystalPay API")] = "https://api.crystalpay.io"
 
-    payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = 900
+    payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = (
+        900
+    )
     expiry_grace_s: Annotated[
         int, Meta(ge=0, le=3600, description="extra wait for a payment made in the window's last moment")
     ] = 60
     parallel: Annotated[bool, Meta(description="false: the same reads one after another, same results (E5)")] = True
 
-    pg_pool_size: Annotated[int, Meta(ge=1, le=64, description="Postgres connections per process; 8-16 is best on small hosts")] = 8
+    pg_pool_size: Annotated[
+        int, Meta(ge=1, le=64, description="Postgres connections per process; 8-16 is best on small hosts")
+    ] = 8
     pg_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one statement")] = 10_000
     redis_timeout_ms: Annotated[int, Meta(ge=10, le=60_000, description="longest wait for one Lua call")] = 1000
-    gateway_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one gateway call")] = 10_000
+    gateway_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one gateway call")] = (
+        10_000
+    )
     worker_jobs: Annotated[int, Meta(ge=1, le=1000, description="jobs that one worker runs at a time")] = 32
     worker_poll_ms: Annotated[
         int, Meta(ge=10, le=10_000, description="arq's poll; only the fallback, the bell wakes the worker")
     ] = 500
-    lease_s: Annotated[int, Meta(ge=1, le=600, description="a dead worker's job is free after this; a live one renews it")] = 5
+    lease_s: Annotated[
+        int, Meta(ge=1, le=600, description="a dead worker's job is free after this; a live one renews it")
+    ] = 5
     job_timeout_s: Annotated[int, Meta(ge=1, le=600, description="longest run of one attempt of a job")] = 30
-    relay_ms: Annotated[int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")] = 1000
+    relay_ms: Annotated[
+        int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")
+    ] = 1000
 
-    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")] = "info"
+    log_level: Annotated[
+        str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    ] = "info"
     log_json: Annotated[bool, Meta(description="true: one JSON object a line; false: text for a terminal")] = True
 
     def secrets(self) -> tuple[str, ...]:
@@ -96,7 +119,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises: BadSettings for an unknown variable, a wrong type, a value out of bounds, a secret too short.
     """
     given = {k.removeprefix(PREFIX).lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
-    known = {name for name in Settings.__struct_fields__}
+    known = set(Settings.__struct_fields__)
     for name in sorted(given.keys() - known):
         raise BadSettings(f"unknown setting {PREFIX}{name.upper()}")
     try:
@@ -113,7 +136,10 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 def env_example() -> str:
     """The text of `.env.example`: every setting, its meaning and its default (kept current by tests/house)."""
-    lines = ["# Made by `torg settings`; every setting of app/settings.py with its default. Unknown TORG_* variables are refused.", ""]
+    lines = [
+        "# Made by `torg settings` from app/settings.py. An unknown TORG_* variable is refused.",
+        "",
+    ]
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
         lines += [f"# {_description(field.type)}", f"{PREFIX}{field.name.upper()}={default}"]

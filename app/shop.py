@@ -8,6 +8,7 @@ import msgspec
 from app.domain.catalog import Places
 from app.gateways import registry
 from app.infra import deps
+from app.infra.messenger import Messenger
 from app.settings import Settings
 
 
@@ -20,7 +21,7 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Shop]:
-    """A working shop. Raises: PostgresDown when Postgres does not answer."""
-    async with deps.opened(settings) as parts:
+async def opened(settings: Settings, messenger: Messenger | None = None) -> AsyncIterator[Shop]:
+    """A working shop; without a messenger nobody is told anything. Raises: PostgresDown."""
+    async with deps.opened(settings, messenger) as parts:
         yield Shop(deps=parts, gateways=registry.build(settings, parts.http), places=Places())

@@ -19,7 +19,13 @@ class Key(NamedTuple):
 
 KEYS = (
     Key("{s:<seller>}free", "hash", "30 s", "stock", "product id -> units free to sell, less the live holds"),
-    Key("{s:<seller>}held", "hash", "60 s", "stock", "hold id -> its cart, while a checkout is between Redis and Postgres"),
+    Key(
+        "{s:<seller>}held",
+        "hash",
+        "60 s",
+        "stock",
+        "hold id -> its cart, while a checkout is between Redis and Postgres",
+    ),
     Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
     Key("{e:<provider>:<event>}", "string", "60 s", "inbox", "there, once Postgres holds this webhook's event"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),

@@ -50,4 +50,4 @@ def parse_minor(text: str, currency: str) -> int | None:
     fraction = found[2] or ""
     if fraction[digits:].strip("0"):
         return None
-    return int(found[1]) * 10**digits + int(fraction[:digits].ljust(digits, "0") or "0")
+    return int(found[1] + fraction[:digits].ljust(digits, "0"))

@@ -4,7 +4,7 @@ import time
 
 import msgspec
 
-from app.infra.sql import Many, Opt, Postgres
+from app.infra.sql import Many, One, Opt, Postgres
 
 PLACES_KEPT_S = 60.0
 PLACES_KEPT = 10_000
@@ -47,10 +47,31 @@ class Category(msgspec.Struct, frozen=True):
     name: str
 
 
+class Id(msgspec.Struct, frozen=True):
+    id: int
+
+
+class NewProduct(msgspec.Struct, frozen=True, kw_only=True):
+    """A product as its seller enters it."""
+
+    seller_id: int
+    title: str
+    description: str
+    category: str
+    kind: str  # unit, shared, made or shipped
+    currency: str
+    list_price_minor: int
+    discount_bp: int = 0
+    duration_days: int | None = None
+    lead_time_h: int | None = None
+
+
 PLACE = Many("catalog/place_products", Place)
 LIST = Many("catalog/list_products", Product)
 GET = Opt("catalog/get_product", Product)
 CATEGORIES = Many("catalog/list_categories", Category)
+ADD_SELLER = One("catalog/add_seller", Id)
+ADD_PRODUCT = One("catalog/add_product", Id)
 
 
 class Places:
@@ -87,3 +108,11 @@ async def get(pg: Postgres, product_id: int) -> Product | None:
 
 async def categories(pg: Postgres) -> list[str]:
     return [row.name for row in await CATEGORIES(pg)]
+
+
+async def add_seller(pg: Postgres, name: str) -> int:
+    return (await ADD_SELLER(pg, name)).id
+
+
+async def add_product(pg: Postgres, new: NewProduct) -> int:
+    return (await ADD_PRODUCT(pg, *msgspec.structs.astuple(new))).id

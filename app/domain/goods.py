@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from app.infra.secrets import Sealer, shared_row, stock_row
-from app.infra.sql import Many, Postgres
+from app.infra.sql import Many, One, Postgres
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -41,7 +41,12 @@ class Owed(msgspec.Struct, frozen=True):
     due_at: datetime | None
 
 
+class Shared(msgspec.Struct, frozen=True):
+    product_id: int
+
+
 READ = Many("goods/read_goods", Sealed)
+SHARE = One("goods/share_good", Shared)
 
 
 async def read(pg: Postgres, sealer: Sealer, order_id: UUID, user_id: int) -> tuple[list[Good], list[Owed]] | None:
@@ -57,8 +62,14 @@ async def read(pg: Postgres, sealer: Sealer, order_id: UUID, user_id: int) -> tu
     return goods, owed
 
 
+async def share(pg: Postgres, sealer: Sealer, product_id: int, content: str) -> None:
+    """Every buyer of this product gets this content."""
+    await SHARE(pg, product_id, sealer.seal(content.encode(), shared_row(product_id)))
+
+
 def _open(sealer: Sealer, row: Sealed) -> Good:
-    assert row.sealed is not None and row.delivered_at is not None
+    assert row.sealed is not None
+    assert row.delivered_at is not None
     name = stock_row(row.stock_item_id) if row.stock_item_id else shared_row(row.product_id)
     content = sealer.open(row.sealed, name).decode()
     return Good(row.product_id, row.title, row.kind, content, row.delivered_at)

@@ -124,7 +124,7 @@ async def forget(redis: Redis, seller_id: int, product_ids: list[int]) -> Forgot
 
 
 async def add(pg: Postgres, sealer: Sealer, product_id: int, secrets: list[str]) -> int:
-    """These secrets are on the shelf, sealed; one that the product already had is left out. Returns how many are new."""
+    """These secrets are on the shelf, sealed; how many are new: one that the product already had is left out."""
     ids = [new_id() for _ in secrets]
     sealed = [sealer.seal(s.encode(), stock_row(i)) for i, s in zip(ids, secrets, strict=True)]
     prints = [sealer.fingerprint(f"{product_id}/{s}".encode()) for s in secrets]

@@ -21,9 +21,10 @@ class Page(msgspec.Struct, frozen=True):
 async def browse(shop: Shop, *, query: str, category: str, after: int, size: int) -> Page:
     """One page; without the categories when only they cannot be read."""
     pg = shop.deps.pg
+    no_categories: list[str] = []
     products, categories = await together(
         Read("products", lambda: catalog.page(pg, query=query, category=category, after=after, size=size + 1)),
-        Read("categories", lambda: catalog.categories(pg), []),
+        Read("categories", lambda: catalog.categories(pg), no_categories),
         parallel=shop.deps.settings.parallel,
     )
     more = len(products) > size

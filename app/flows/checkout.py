@@ -52,25 +52,32 @@ async def place(shop: Shop, want: Want) -> Placed:
         raise NotFound(f"this shop has no gateway {want.provider[:32]!r}")
     seller_id, counted = await _place_cart(shop, want.cart)
     for _ in range(CLAIM_TRIES):
-        order_id = new_id()
-        short = await _hold(shop, seller_id, order_id, counted) if counted else None
-        created = None if short else await _claim(shop, want, seller_id, order_id)
-        if created is not None:
-            _, order = await together(
-                Read("end the hold", lambda: _end_hold(shop, seller_id, order_id, kept=True), None, when=bool(counted)),
-                Read("open the payment", lambda: _open(shop, gateway, order_id, created)),
-                parallel=shop.deps.settings.parallel,
-            )
-            return Placed(order or await _own(shop, order_id, want.user_id), repeated=False)
-        if counted and not short:
-            await _end_hold(shop, seller_id, order_id, kept=False)
-        repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
-        if repeat is not None:
-            return await _resume(shop, gateway, want, repeat)
-        short = short or await _recount(shop, seller_id, want.cart)
-        if short:
-            raise _out_of_stock(short)
+        placed = await _try(shop, gateway, want, seller_id, counted)
+        if placed is not None:
+            return placed
     raise Busy("others are buying the same goods right now", retry_after_s=1)
+
+
+async def _try(shop: Shop, gateway: Gateway, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:
+    """The order, new or an earlier one's; None when only the instant of another's claim was in the way."""
+    order_id = new_id()
+    short = await _hold(shop, seller_id, order_id, counted) if counted else {}
+    created = None if short else await _claim(shop, want, seller_id, order_id)
+    if created is not None:
+        _, order = await together(
+            Read("end the hold", lambda: _end_hold(shop, seller_id, order_id, kept=True), None, when=bool(counted)),
+            Read("open the payment", lambda: _open(shop, gateway, order_id, created)),
+            parallel=shop.deps.settings.parallel,
+        )
+        return Placed(order or await _own(shop, order_id, want.user_id), repeated=False)
+    if counted and not short:
+        await _end_hold(shop, seller_id, order_id, kept=False)
+    repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
+    if repeat is not None:
+        return await _resume(shop, gateway, want, repeat)
+    if short := short or await _recount(shop, seller_id, want.cart):
+        raise _out_of_stock(short)
+    return None
 
 
 async def _place_cart(shop: Shop, cart: list[stock.Units]) -> tuple[int, list[stock.Units]]:

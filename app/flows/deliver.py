@@ -9,7 +9,7 @@ from app.base.lease import Lease
 from app.channels.telegram import texts
 from app.domain import customers, goods, orders, outbox
 from app.errors import NotFound
-from app.infra.telegram import MAX_TEXT, Sent
+from app.infra.messenger import Sent
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -54,12 +54,12 @@ async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     news = _news.decode(job.payload)
     deps = shop.deps
     to = await customers.recipient(deps.pg, news.order_id)
-    if deps.telegram is None or deps.sealer is None or to is None:
+    if deps.messenger is None or deps.sealer is None or to is None:
         raise NotFound("no bot, no goods keys or no such order: nobody can be told")
     opened = await goods.read(deps.pg, deps.sealer, news.order_id, to.user_id)
     shown = [(good.title, good.content) for good in opened[0]] if opened else []
-    text = texts.order_news(news.status, to.language, to.number, shown, max_length=MAX_TEXT)
-    sent = await deps.telegram.send(to.telegram_id, text)
+    text = texts.order_news(news.status, to.language, to.number, shown, max_length=deps.messenger.max_text)
+    sent = await deps.messenger.send(to.telegram_id, text)
     if sent is not Sent.DELIVERED:
         # The goods wait in the shop; a user who stopped the bot cannot be told by sending again.
         log.warning("buyer not told", order_id=str(news.order_id), outcome=sent.name)

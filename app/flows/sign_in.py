@@ -26,9 +26,7 @@ async def sign_in(shop: Shop, init_data: str) -> SignedIn:
     if not settings.telegram_bot_token or tokens is None:
         raise NotFound("this shop has no sign-in: TORG_TELEGRAM_BOT_TOKEN or TORG_SESSION_SECRET is not set")
     now_s = clock.unix_s()
-    user = initdata.verify(
-        init_data, settings.telegram_bot_token, now_s=now_s, max_age_s=settings.init_data_max_age_s
-    )
+    user = initdata.verify(init_data, settings.telegram_bot_token, now_s=now_s, max_age_s=settings.init_data_max_age_s)
     customer = await customers.enter(
         shop.deps.pg,
         telegram_id=user.id,

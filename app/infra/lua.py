@@ -152,8 +152,9 @@ MISSING = {"cjson", "cmsgpack", "struct", "bit", "sha1hex"}  # fakeredis lacks t
 REPLY = re.compile(r"-- reply\s+([a-z]\w*)((?: \w+)*)(\.\.\.)?\s*(?:-- (.*))?")
 BINDING = re.compile(r"local (\w+)\s*= (tonumber\()?(KEYS|ARGV)\[(\d+)\](?(2)\))\s*-- *(\S+)\s+(\S.*)")
 TAIL = re.compile(r"-- (KEYS|ARGV)\[(\d+)\.\.\]\s+(\S.*)")
+BUILT = re.compile(r"""\s*(?:local )?([\w, ]+?)\s*= (\{["']\w+["'].*)""")  # local cold, short = {"cold"}, {"short"}
 TOKEN = re.compile(
-    r"--.*|\s+|\[=*\[|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*|\d+(?:\.\d+)?|\.\.\.|\.\.|[=~<>]=|."
+    r"""--.*|\s+|\[=*\[|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*|\d+(?:\.\d+)?|\.{2,3}|[=~<>]=|."""
 )
 
 
@@ -171,7 +172,7 @@ class Text:
             self.refuse(len(self.lines), f"more than {MOST_LINES} lines")
         if len(self.lines) < 2 or not re.fullmatch(rf"-- {re.escape(name)}: \S.*", self.lines[1]):
             self.refuse(2, f"must read `-- {name}: what becomes true.`")
-        self.tokens = list(self._tokens())
+        self.tokens = [("", 1), *self._tokens()]
 
     def refuse(self, line: int, fault: str) -> Never:
         raise BadScript(f"lua/{self.name}.lua:{line}: {fault}")
@@ -201,9 +202,7 @@ class Text:
             found = REPLY.fullmatch(text) or self.refuse(line, "must read `-- reply  word field field...  -- meaning`")
             word, fields, tail, meaning = found.groups("")
             if word in replies or (tail and not fields):
-                self.refuse(
-                    line, f"the reply {word!r} is declared twice" if word in replies else "`...` belongs to a field"
-                )
+                self.refuse(line, f"{word} is declared twice" if word in replies else "`...` belongs to a field")
             replies[word] = Reply(line, word, tuple(fields.split()), bool(tail), meaning)
         return tuple(replies.values()) or self.refuse(2, "needs a line `-- reply`")
 
@@ -217,9 +216,7 @@ class Text:
                 continue
             index = int(found[4] if found.re is BINDING else found[2])
             if tail or index != len(bound) + 1:
-                self.refuse(
-                    number, f"{source} are bound once each, in order, the tail last; {source}[{index}] is not next"
-                )
+                self.refuse(number, f"{source}[{index}] is out of turn: each is bound once, in order, the tail last")
             if found.re is BINDING:
                 bound.append(Binding(number, found[1], found[5], found[6]))
             else:
@@ -251,21 +248,23 @@ class Text:
                 if not text.isspace() and not text.startswith("--"):
                     yield text, number
 
-    def _around(self, i: int) -> list[str]:
-        """The texts from two tokens before to three after, "" beyond the ends."""
-        return [self.tokens[j][0] if 0 <= j < len(self.tokens) else "" for j in range(i - 2, i + 4)]
+    def _around(self, i: int) -> str:
+        """The token with the one before it and those after it, a space behind each."""
+        return "".join(f"{text} " for text, _ in self.tokens[i - 1 : i + 6])
 
     def _check_reads(self, source: str, bound: list[Binding], tail: str) -> None:
-        """Every bound name is read; KEYS and ARGV stand in binding lines, or computed where a tail is declared."""
+        """Every bound name is read; KEYS and ARGV stand in binding lines, or where a declared tail is read."""
+        # ARGV[i], unpack(ARGV, 3), table.concat(ARGV, " ", 3)
+        reads = rf"\S* {source} \[ (?!\d+ \])|\( {source} , (\"[^\"]*\" , )?{len(bound) + 1} "
+        reads += "" if bound else rf"|\( {source} \) "
         tail_is_read = not tail
         for i, (text, line) in enumerate(self.tokens):
             if text != source or BINDING.fullmatch(self.lines[line - 1]):
                 continue
-            _, before, _, opening, index, closing = self._around(i)
-            computed = opening == "[" and not (index.isdigit() and closing == "]")
-            if not tail or not (computed or before == "#"):
+            is_read = re.match(reads, self._around(i)) is not None
+            if not tail or not (is_read or self._around(i).startswith("# ")):
                 self.refuse(line, f"{source} outside `local name = {source}[n]  -- type meaning` and a declared tail")
-            tail_is_read |= computed
+            tail_is_read |= is_read
         if not tail_is_read:
             self.refuse(1, f"{source}[{len(bound) + 1}..] is declared and never read")
         names = Counter(after for (before, _), (after, _) in pairwise(self.tokens) if before not in (".", ":"))
@@ -276,14 +275,15 @@ class Text:
     def _returns(self) -> Iterator[tuple[int, str, int | None]]:
         """Line, word and number of values of each reply; None where a table is built up before it is returned."""
         built: dict[str, tuple[int, str]] = {}
-        for i, (text, line) in enumerate(self.tokens):
-            target, before, _, word, after, _ = self._around(i)
-            if text == "{" and word[:1] in ("'", '"') and before == "return":
-                yield line, word[1:-1], self._values(i)
-            elif text == "{" and word[:1] in ("'", '"') and before == "=":
-                built[target] = line, word[1:-1]
-            elif text == "return" and word in built and after not in ("(", ".", "["):
-                yield *built[word], None
+        for number, line in enumerate(self.lines, 1):
+            if found := BUILT.fullmatch(line):
+                words = [(number, word) for word in re.findall(r"""\{["'](\w+)""", found[2])]
+                built |= zip(found[1].replace(" ", "").split(","), words, strict=False)
+        for i, (_, line_number) in enumerate(self.tokens):
+            if found := re.match(r"""return \{ ["'](\w+)["'] [,}] """, self._around(i)):
+                yield line_number, found[1], self._values(i)
+            elif (found := re.match(r"\S* return (\w+) (?![(.\[])", self._around(i))) and found[1] in built:
+                yield *built[found[1]], None
 
     def _values(self, brace: int) -> int | None:
         """How many values follow the word in the table that opens here; None when `unpack` decides at run time."""
@@ -291,7 +291,7 @@ class Text:
         for text, _ in self.tokens[brace:]:
             depth += (text in ("{", "(", "[")) - (text in ("}", ")", "]"))
             commas += depth == 1 and text == ","
-            if text == "unpack":
+            if text == "unpack" and depth == 1:
                 return None
             if depth == 0:
                 break

@@ -70,3 +70,15 @@ async def migrate(url: str, root: Path = ROOT / "migrations") -> list[str]:
         return applied
     finally:
         await connection.close()
+
+
+async def pending(url: str, root: Path = ROOT / "migrations") -> list[str]:
+    """The names of the migrations that the database lacks."""
+    connection = await asyncpg.connect(url)
+    try:
+        ledger = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        rows = await connection.fetch("SELECT version FROM schema_migrations") if ledger else []
+        done = {row["version"] for row in rows}
+        return [path.stem for version, path in files(root) if version not in done]
+    finally:
+        await connection.close()

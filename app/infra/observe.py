@@ -74,8 +74,10 @@ def configure(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.INFO))
     # Their INFO lines carry a request or a job each: ours say the same with more context.
-    for name in ("httpx", "httpcore", "aiogram", "arq.worker", "uvicorn.access", "asyncio"):
+    for name in ("httpx", "httpcore", "aiogram", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # It warns of jobs that another worker has finished; the outbox tells what really failed.
+    logging.getLogger("arq.worker").setLevel(logging.ERROR)
 
 
 class _Masked:
@@ -88,7 +90,9 @@ class _Masked:
         return self.mask(self.render(logger, name, event))
 
 
-_console = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
+_console = structlog.dev.ConsoleRenderer(
+    colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+)
 
 
 def _json(_logger: Any, _name: str, event: Any) -> str:

@@ -40,7 +40,7 @@ class Refusal(Exception):
 
 
 class Call(msgspec.Struct):
-    """One command on its way. A failure is its result, raised by the caller: a cancelled caller leaves nothing unread."""
+    """One command on its way; a failure is its result, for the caller to raise: a cancelled one leaves nothing unread."""
 
     packed: bytes
     result: asyncio.Future[object]
@@ -151,7 +151,7 @@ class Pipe:
     async def _open(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                self._link = await Link.open(self, self._pool.make_connection())
+                self._link = await Link.open(self, self._pool.make_connection())  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever it was, those who wait must hear of it
             if not self._failures:
                 log.warning("redis cannot be reached", error=repr(error))
@@ -201,7 +201,8 @@ class Pipe:
         """Nothing more is sent to or expected from this connection."""
         if self._link is link:
             self._link = None
-            log.warning("redis connection given up", why=why, in_flight=len(link.sent))
+            if not self._closed:
+                log.warning("redis connection given up", why=why, in_flight=len(link.sent))
         _fail(link.sent, why)
         link.abort()
 

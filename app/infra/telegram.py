@@ -1,7 +1,5 @@
 """The Bot API as Torg uses it: aiogram's Bot behind typed outcomes."""
 
-from enum import Enum, auto
-
 import aiogram
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
@@ -14,30 +12,20 @@ from aiogram.exceptions import (
 )
 
 from app.errors import ProviderDown
-
-MAX_TEXT = 4096  # characters of one message (Bot API, sendMessage)
-
-
-class Sent(Enum):
-    """How a message ended."""
-
-    DELIVERED = auto()
-    BLOCKED = auto()  # the user stopped the bot or never started it: sending again changes nothing
-    REFUSED = auto()  # Telegram calls the message itself wrong
+from app.infra.messenger import Sent
+from app.settings import Settings
 
 
 class Telegram:
-    """One bot. Sends are at least once: when an answer is lost, the job sends again."""
+    """The shop's bot; see `messenger.Messenger`."""
+
+    max_text = 4096  # Bot API, sendMessage
 
     def __init__(self, token: str, api_url: str, *, timeout_ms: int) -> None:
         session = AiohttpSession(api=TelegramAPIServer.from_base(api_url), timeout=timeout_ms / 1000)
         self.bot = aiogram.Bot(token, session=session)
 
     async def send(self, chat_id: int, text: str) -> Sent:
-        """The text as it is (no markup) in that chat.
-
-        Raises: ProviderDown when Telegram does not answer or asks to wait; then `retry_after_s` is Telegram's own.
-        """
         try:
             await self.bot.send_message(chat_id, text, parse_mode=None)
         except TelegramForbiddenError:
@@ -55,3 +43,10 @@ class Telegram:
 
     async def close(self) -> None:
         await self.bot.session.close()
+
+
+def bot(settings: Settings) -> Telegram | None:
+    """The bot of these settings; None without a token."""
+    if not settings.telegram_bot_token:
+        return None
+    return Telegram(settings.telegram_bot_token, settings.telegram_api_url, timeout_ms=settings.gateway_timeout_ms)

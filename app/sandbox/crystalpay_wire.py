@@ -18,6 +18,7 @@ ACCEPTED = (200, 429)  # statuses after which CrystalPay calls no more (callback
 ATTEMPTS = 10  # callbacks at most (same page)
 TIME = "%Y-%m-%d %H:%M:%S"
 OPEN_STATES = ("notpayed", "wrongamount")  # the buyer may still pay
+UNPAID_STATES = ("notpayed", "failed", "unavailable")  # no money has come
 
 # Roubles per unit, for `rub_amount`; 81.46 is the documented sample's (100 USD, "8146").
 RUB_RATES = {"RUB": "1", "USD": "81.46", "EUR": "94.10", "UAH": "1.95", "KZT": "0.16", "BYN": "25.40", "USDT": "81.40"}
@@ -109,7 +110,7 @@ class Callbacks(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Payment(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What the buyer does, and what the gateway makes of it."""
 
-    amount: str | None = None  # decimal text; None: all that remains
+    amount: str | None = None  # decimal text; None: all that remains, or nothing in an unpaid state
     state: State | None = None  # None: payed when nothing remains, else wrongamount
     method: str = "TEST"
     edit: dict[str, Any] = {}  # the invoice's fields afterwards, as info tells them too

@@ -287,7 +287,7 @@ def close_bracket(text: Text, at: int) -> int:
         return at + 1
     found = re.compile(r"\(((?:\\.|[^\\)])*)\)", re.DOTALL).match(text.source, at + 1)
     if found is None:
-        raise BadMarkup(f"Can't find end of a URL at byte offset {text.bytes_before(at + 1)}")
+        raise BadMarkup(f"Can't find end of a URL at byte offset {text.bytes_before(at + 2)}")
     url = re.sub(r"\\(.)", r"\1", found[1])
     if last.mark == "![":
         if not url.startswith("tg://emoji?id="):

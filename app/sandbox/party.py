@@ -79,6 +79,7 @@ class Party(Generic[F]):
         self.log: deque[Entry] = deque(maxlen=keep)
         self.faults: list[F] = []
         self.client: httpx.AsyncClient | None = None
+        self.timeout_s = CALLBACK_TIMEOUT_S
         self.tasks: set[asyncio.Task[Any]] = set()
 
     def take_fault(self, on: str, suits: Callable[[F], bool] = lambda fault: True) -> F | None:
@@ -118,7 +119,8 @@ class Party(Generic[F]):
         if self.client is None:
             raise RuntimeError("the simulator calls out only while its app runs")
         try:
-            answer = await self.client.post(url, content=body, headers={"content-type": JSON, **(headers or {})})
+            sent = {"content-type": JSON, **(headers or {})}
+            answer = await self.client.post(url, content=body, headers=sent, timeout=self.timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             entry.error = f"{type(error).__name__}: {error}"
         else:
@@ -147,7 +149,9 @@ class Party(Generic[F]):
     @asynccontextmanager
     async def alive(self, app: Litestar) -> AsyncIterator[None]:
         # trust_env: a proxy of the developer's machine has no business between two loopback addresses.
-        async with httpx.AsyncClient(timeout=CALLBACK_TIMEOUT_S, trust_env=False) as self.client:
+        # No kept connections: one that the shop closes meanwhile would look like a failed delivery.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(limits=limits, trust_env=False) as self.client:
             try:
                 yield
             finally:
@@ -194,7 +198,8 @@ async def play(request: Req, entry: Entry, fault: Fault | None, work: Callable[[
         await pause(request, fault.hold_ms)
     raw = answer.raw()
     entry.status = answer.status
-    entry.answered = answer.body if isinstance(answer.body, dict) else raw[:1000].decode(errors="replace")
+    # Decoded anew: the journal must not change when the party's state does.
+    entry.answered = msgspec.json.decode(raw) if isinstance(answer.body, dict) else raw[:1000].decode(errors="replace")
     return Response(raw, status_code=answer.status, media_type=answer.content_type, headers=answer.headers)
 
 

@@ -23,7 +23,8 @@ PAGE = Template("""<!doctype html>
   --good: #12854a; --good-bg: #e3f6ec; --bad: #b3312b; --bad-bg: #fdecea; --warn: #8a5a00; --warn-bg: #fff3d9; }
 @media (prefers-color-scheme: dark) {
   :root { --bg: #0e1218; --card: #171d26; --line: #29313d; --text: #eef2f7; --soft: #98a3b3; --go: #4a82ff;
-    --go-text: #fff; --good: #5bd69a; --good-bg: #12301f; --bad: #ff8d85; --bad-bg: #3a1a19; --warn: #ffc766; --warn-bg: #372a10; } }
+    --go-text: #fff; --good: #5bd69a; --good-bg: #12301f; --bad: #ff8d85; --bad-bg: #3a1a19; --warn: #ffc766;
+    --warn-bg: #372a10; } }
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; min-height: 100dvh; display: grid; place-items: center; padding: 16px;
   background: var(--bg); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -33,7 +34,7 @@ header { display: flex; align-items: center; justify-content: space-between; gap
   font-size: 14px; color: var(--soft); }
 header b { color: var(--text); font-weight: 650; letter-spacing: -.01em; }
 .tag { font-size: 12px; padding: 2px 10px; border-radius: 99px; background: var(--warn-bg); color: var(--warn); }
-h1 { margin: 28px 0 4px; font-size: 42px; line-height: 1.1; font-weight: 700; letter-spacing: -.03em;
+h1 { margin: 28px 0 4px; font-size: clamp(28px, 9vw, 42px); line-height: 1.1; font-weight: 700; letter-spacing: -.03em;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .what { margin: 0; color: var(--soft); overflow-wrap: anywhere; }
 .note { margin: 20px 0 0; padding: 10px 14px; border-radius: 12px; font-size: 15px; }
@@ -74,7 +75,7 @@ $rows
 $actions""")
 
 BUTTONS = Template("""<form method="post" action="/pay/$id">
-<button class="go" name="how" value="pay" autofocus>Pay $due</button>
+<button class="go" name="how" value="pay">Pay $due</button>
 <button name="how" value="less">Pay less</button>
 <button name="how" value="cancel">Cancel</button>
 </form>""")
@@ -141,7 +142,7 @@ def buttons(invoice: Invoice) -> str:
 def back(invoice: Invoice) -> str:
     if not invoice.redirect_url:
         return ""
-    return f'<a class="back" href="{escape(invoice.redirect_url)}">Back to the shop</a>'
+    return f'<a class="back go" href="{escape(invoice.redirect_url)}">Back to the shop</a>'
 
 
 def price(amount: str, currency: str) -> str:

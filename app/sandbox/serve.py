@@ -26,17 +26,17 @@ GRACE_S = 1  # a call that a fault holds open is cut after this
 TICK_S = 1
 
 
-def make(name: str, **secrets: str) -> Simulator:
-    """The simulator `name` with its constructor's secrets.
+def make(name: str, **secrets: Any) -> Simulator:
+    """The simulator `name`, made from its secrets and the other keywords of its constructor.
 
-    Raises: ValueError for an unknown name; TypeError for a secret that is missing or not its own.
+    Raises: ValueError for an unknown name; TypeError for a keyword that is missing or not its own.
     """
     if name not in PARTIES:
         raise ValueError(f"unknown simulator {name!r}; there are {', '.join(sorted(PARTIES))}")
     return PARTIES[name](**secrets)
 
 
-def run(name: str, host: str, port: int, **secrets: str) -> None:
+def run(name: str, host: str, port: int, **secrets: Any) -> None:
     """The simulator `name` serves on `host:port` until SIGINT or SIGTERM."""
     app = make(name, **secrets).app()
     uvicorn.run(

@@ -14,34 +14,18 @@ import msgspec
 from litestar import Litestar, Response, get, post, put, route
 
 from app.base import clock
+from app.sandbox import telegram_wire as wire
 from app.sandbox.party import Answer, Entry, Party, Req, play, reply
-from app.sandbox.telegram_wire import (
-    ACTIONS,
-    DESCRIPTIONS,
-    BotError,
-    BotFault,
-    Chat,
-    Params,
-    Push,
-    Webhook,
-    chat_of,
-    formatted,
-    numeric,
-    read_params,
-    refused,
-    structure,
-    worded,
-)
 
 JOURNAL = 2000  # entries kept
 KEPT_MESSAGES = 1000  # per chat, the newest
 SECRET_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
-class Telegram(Party[BotFault]):
+class Telegram(Party[wire.BotFault]):
     """The Bot API of one bot."""
 
-    fault_type = BotFault
+    fault_type = wire.BotFault
 
     def __init__(self, token: str, *, username: str = "torg_sandbox_bot", keep: int = JOURNAL) -> None:
         bot_id, _, rest = token.partition(":")
@@ -53,11 +37,11 @@ class Telegram(Party[BotFault]):
         self.messages: dict[int, deque[dict[str, Any]]] = {}
         self.blocked: set[int] = set()
         self.missing: set[int] = set()
-        self.webhook: Webhook | None = None
+        self.webhook: wire.Webhook | None = None
         self.last_message_id = 0
         self.last_update_id = 0
         # Method names are case-insensitive (Bot API "Making requests").
-        self.methods: dict[str, Callable[[Params], Any]] = {
+        self.methods: dict[str, Callable[[wire.Params], Any]] = {
             "getme": self.get_me,
             "sendmessage": self.send_message,
             "editmessagetext": self.edit_message_text,
@@ -77,12 +61,12 @@ class Telegram(Party[BotFault]):
                 put("/sandbox/chats")(self.set_chat),
                 post("/sandbox/updates", status_code=200)(self.order_update),
             ],
-            bad_order=BotError,
+            bad_order=wire.BotError,
         )
 
     def sent_to(self, chat_id: int) -> list[dict[str, Any]]:
         """The messages in a chat, oldest first, as Telegram's Message objects, edits applied."""
-        return list(self.messages.get(chat_id, ()))
+        return [dict(message) for message in self.messages.get(chat_id, ())]
 
     async def push_update(self, update: dict[str, Any], *, tries: int = 1, pause_ms: float = 0) -> Entry:
         """The update reaches the webhook, offered again until it answers 2xx or `tries` are used up.
@@ -91,12 +75,12 @@ class Telegram(Party[BotFault]):
         Raises: BotError when no webhook is set.
         """
         if self.webhook is None:
-            raise BotError(400, "Bad Request: no webhook is set")
-        self.last_update_id = max(self.last_update_id + 1, int(update.get("update_id", 0)))
-        update = {"update_id": self.last_update_id} | update
+            raise wire.BotError(400, "Bad Request: no webhook is set")
+        update = {"update_id": self.last_update_id + 1} | update
+        self.last_update_id = max(self.last_update_id, update["update_id"])
         hook, body = self.webhook, msgspec.json.encode(update)
         headers = {"x-telegram-bot-api-secret-token": hook.secret_token} if hook.secret_token else {}
-        for left in reversed(range(tries)):
+        for left in reversed(range(max(tries, 1))):
             entry = await self.call(self.record("update", hook.url, update), hook.url, body, headers)
             if entry.status is not None and 200 <= entry.status < 300:
                 break
@@ -106,32 +90,32 @@ class Telegram(Party[BotFault]):
                 await asyncio.sleep(pause_ms / 1000)
         return entry
 
-    def get_me(self, params: Params) -> Any:
+    def get_me(self, params: wire.Params) -> Any:
         rights = {"can_join_groups": True, "can_read_all_group_messages": False, "supports_inline_queries": False}
         return self.me | rights
 
-    def send_message(self, params: Params) -> Any:
+    def send_message(self, params: wire.Params) -> Any:
         chat_id = self.reachable(params)
-        said = formatted(params)
+        said = wire.formatted(params)
         self.last_message_id += 1
-        message: dict[str, Any] = {"message_id": self.last_message_id, "from": self.me, "chat": chat_of(chat_id)}
+        message: dict[str, Any] = {"message_id": self.last_message_id, "from": self.me, "chat": wire.chat_of(chat_id)}
         message |= {"date": clock.unix_s()} | said
-        if thread := numeric(params.get("message_thread_id")):
+        if thread := wire.numeric(params.get("message_thread_id")):
             message |= {"message_thread_id": thread, "is_topic_message": True}
         self.messages.setdefault(chat_id, deque(maxlen=KEPT_MESSAGES)).append(message)
         return message
 
-    def edit_message_text(self, params: Params) -> Any:
+    def edit_message_text(self, params: wire.Params) -> Any:
         chat_id = self.reachable(params)
-        message_id = numeric(params.get("message_id"))
+        message_id = wire.numeric(params.get("message_id"))
         if message_id is None:
-            raise BotError(400, "Bad Request: message identifier is not specified")
+            raise wire.BotError(400, "Bad Request: message identifier is not specified")
         found = next((m for m in self.messages.get(chat_id, ()) if m["message_id"] == message_id), None)
         if found is None:
-            raise BotError(400, "Bad Request: message to edit not found")
-        said = formatted(params)
+            raise wire.BotError(400, "Bad Request: message to edit not found")
+        said = wire.formatted(params)
         if said == {name: found[name] for name in ("text", "entities", "reply_markup") if name in found}:
-            raise BotError(
+            raise wire.BotError(
                 400,
                 "Bad Request: message is not modified: specified new message content and reply markup are exactly the "
                 "same as a current content and reply markup of the message",
@@ -141,91 +125,91 @@ class Telegram(Party[BotFault]):
         found |= said | {"edit_date": clock.unix_s()}
         return found
 
-    def send_chat_action(self, params: Params) -> Any:
+    def send_chat_action(self, params: wire.Params) -> Any:
         self.reachable(params)
-        if params.get("action") not in ACTIONS:
-            raise BotError(400, "Bad Request: wrong parameter action in request")
+        if params.get("action") not in wire.ACTIONS:
+            raise wire.BotError(400, "Bad Request: wrong parameter action in request")
         return True
 
-    def answer_callback_query(self, params: Params) -> Any:
+    def answer_callback_query(self, params: wire.Params) -> Any:
         if not params.get("callback_query_id"):
-            raise BotError(400, "Bad Request: query is too old and response timeout expired or query ID is invalid")
+            raise wire.BotError(
+                400, "Bad Request: query is too old and response timeout expired or query ID is invalid"
+            )
         return True
 
-    def set_webhook(self, params: Params) -> Any:
+    def set_webhook(self, params: wire.Params) -> Any:
         url = str(params.get("url") or "")
         secret = str(params.get("secret_token") or "")
         if secret and not SECRET_TOKEN.fullmatch(secret):
-            raise BotError(400, "Bad Request: secret token contains unallowed characters")
+            raise wire.BotError(400, "Bad Request: secret token contains unallowed characters")
         if url and not url.startswith(("http://", "https://")):
-            raise BotError(400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook")
-        allowed = structure(params.get("allowed_updates"))
-        most = numeric(params.get("max_connections")) or 40
+            raise wire.BotError(400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook")
+        allowed = wire.structure(params.get("allowed_updates"))
+        most = wire.numeric(params.get("max_connections")) or 40
         self.webhook = (
-            Webhook(url=url, secret_token=secret, max_connections=most, allowed_updates=allowed) if url else None
+            wire.Webhook(url=url, secret_token=secret, max_connections=most, allowed_updates=allowed) if url else None
         )
         return True
 
-    def delete_webhook(self, params: Params) -> Any:
+    def delete_webhook(self, params: wire.Params) -> Any:
         self.webhook = None
         return True
 
-    def get_webhook_info(self, params: Params) -> Any:
+    def get_webhook_info(self, params: wire.Params) -> Any:
         told: dict[str, Any] = {"url": "", "has_custom_certificate": False, "pending_update_count": 0}
         if self.webhook is not None:
             stored: dict[str, Any] = msgspec.to_builtins(self.webhook)
             told |= {name: value for name, value in stored.items() if name != "secret_token" and value is not None}
         return told
 
-    def reachable(self, params: Params) -> int:
+    def reachable(self, params: wire.Params) -> int:
         """The chat that a call is about.
 
         Raises: BotError when there is no such chat, or it does not let the bot in.
         """
         if params.get("chat_id") in (None, ""):
-            raise BotError(400, "Bad Request: chat_id is empty")
-        chat_id = numeric(params.get("chat_id"))
+            raise wire.BotError(400, "Bad Request: chat_id is empty")
+        chat_id = wire.numeric(params.get("chat_id"))
         if chat_id is None or chat_id == 0 or chat_id in self.missing:
-            raise BotError(400, DESCRIPTIONS[400])
+            raise wire.BotError(400, wire.DESCRIPTIONS[400])
         if chat_id in self.blocked:
-            raise BotError(403, DESCRIPTIONS[403])
+            raise wire.BotError(403, wire.DESCRIPTIONS[403])
         return chat_id
 
     async def call_method(self, request: Req) -> Response[bytes]:
         """`/bot<token>/<method>`."""
         bot, method = str(request.path_params["bot"]), str(request.path_params["method"])
-        params = await read_params(request)
+        params = await wire.read_params(request)
         entry = self.record("request", method, params | ({"secret_token": "***"} if "secret_token" in params else {}))
         if bot != f"bot{self.token}":
-            known = bot.startswith("bot")
-            return await play(
-                request, entry, None, lambda: refused(401, "Unauthorized") if known else refused(404, "Not Found")
-            )
-        fault = self.take_fault(method, lambda fault: fault.chat_id in (None, numeric(params.get("chat_id"))))
+            status, words = (401, "Unauthorized") if bot.startswith("bot") else (404, "Not Found")
+            return await play(request, entry, None, lambda: wire.refused(status, words))
+        fault = self.take_fault(method, lambda fault: fault.chat_id in (None, wire.numeric(params.get("chat_id"))))
 
         def work() -> Answer:
             perform = self.methods.get(method.lower())
             if perform is None:
-                return refused(404, "Not Found")
+                return wire.refused(404, "Not Found")
             try:
                 return Answer(200, {"ok": True, "result": perform(params)})
-            except BotError as error:
-                return refused(error.status, error.description)
+            except wire.BotError as error:
+                return wire.refused(error.status, error.description)
 
-        return await play(request, entry, worded(fault), work)
+        return await play(request, entry, wire.worded(fault), work)
 
     async def show_messages(self, request: Req) -> Response[bytes]:
-        chat_id = numeric(request.query_params.get("chat_id"))
+        chat_id = wire.numeric(request.query_params.get("chat_id"))
         if chat_id is not None:
             return reply(self.sent_to(chat_id))
         return reply([message for chat in self.messages for message in self.sent_to(chat)])
 
     async def set_chat(self, request: Req) -> Response[bytes]:
-        chat = msgspec.json.decode(await request.body(), type=Chat)
+        chat = msgspec.json.decode(await request.body(), type=wire.Chat)
         for state, chats in (("blocked", self.blocked), ("missing", self.missing)):
             (chats.add if chat.state == state else chats.discard)(chat.chat_id)
         return reply(chat)
 
     async def order_update(self, request: Req) -> Response[bytes]:
-        order = msgspec.json.decode(await request.body(), type=Push)
+        order = msgspec.json.decode(await request.body(), type=wire.Push)
         return reply(await self.push_update(order.update, tries=order.tries))

@@ -29,3 +29,25 @@ SELECT p.id, p.title, p.description, p.category, p.kind, p.seller_id, p.seller_n
 -- name: list_categories :many Category
 -- Every category with something on the shelf.
 SELECT DISTINCT p.category AS name FROM products p WHERE p.active ORDER BY 1;
+
+-- name: add_seller :one Id
+-- A seller is known.
+-- $1 name text
+INSERT INTO sellers (name) VALUES ($1) RETURNING id;
+
+-- name: add_product :one Id
+-- A product is on the shelf (a counted one shows as sold out until it has units).
+-- $1 seller_id        int8
+-- $2 title            text
+-- $3 description      text
+-- $4 category         text
+-- $5 kind             text
+-- $6 currency         text
+-- $7 list_price_minor int8
+-- $8 discount_bp      int4
+-- $9 duration_days    int4  -- may be null
+-- $10 lead_time_h     int4  -- for what is made to order
+INSERT INTO products (seller_id, title, description, category, kind, currency, list_price_minor, discount_bp,
+                      duration_days, lead_time_h)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+RETURNING id;

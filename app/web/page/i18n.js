@@ -86,7 +86,7 @@ const WORDS = {
   add: ["Add to cart", "В корзину", "У кошик"],
   added: ["In the cart: {title}", "В корзине: {title}", "У кошику: {title}"],
   allTaken: ["That is all there is: {n}", "Больше нет: всего {n}", "Більше немає: усього {n}"],
-  toCart: ["Go to cart", "Перейти в корзину", "Перейти до кошика"],
+  toCart: ["Go to cart", "К корзине", "До кошика"],
   noProduct: ["This product is no longer on sale", "Этот товар больше не продаётся", "Цей товар більше не продається"],
 
   // Cart
@@ -130,7 +130,7 @@ const WORDS = {
   copied: ["Copied", "Скопировано", "Скопійовано"],
   copyFailed: ["Could not copy. The text is selected: copy it yourself.", "Не удалось скопировать. Текст выделен: скопируйте его сами.", "Не вдалося скопіювати. Текст виділено: скопіюйте його самі."],
   openLink: ["Open", "Открыть", "Відкрити"],
-  owed: ["Still to come", "Ещё в пути", "Ще в дорозі"],
+  owed: ["Still to come", "Ожидается", "Очікується"],
   due: ["Due by {time}", "Срок: до {time}", "Термін: до {time}"],
   dueUnknown: ["The seller will tell you when.", "Продавец сообщит срок.", "Продавець повідомить термін."],
   contents: ["In this order", "Состав заказа", "Склад замовлення"],

@@ -17,7 +17,7 @@ export function kindBadge(kind) {
 // A drawn stand-in for a picture: a card for keys, a book for files and parcels, a label for made goods.
 export function cover(product, size = "") {
   const name = `${product.category ?? ""}${product.title}`;
-  const hash = [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) >>> 0, 7);
+  const hash = [...name].reduce((sum, letter) => Math.imul(sum ^ letter.codePointAt(0), 0x01000193), 0x811c9dc5) >>> 16;
   const shape = { unit: "pass", made: "label" }[product.kind] ?? "book";
   return h("div", { class: `cover ${size}`, vars: { "--hue": HUES[hash % HUES.length] }, "aria-hidden": "true" },
     h("div", { class: `thing ${shape}` },

@@ -62,7 +62,7 @@ function applyTheme(theme) {
   const dark = ground ? isDark(ground) : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "dark" : "light";
   tell("web_app_set_header_color", { color_key: "secondary_bg_color" });
-  tell("web_app_set_background_color", { color_key: "secondary_bg_color", color: given.secondary_bg_color });
+  if (given.secondary_bg_color) tell("web_app_set_background_color", { color: given.secondary_bg_color });
 }
 
 function isDark(hex) {

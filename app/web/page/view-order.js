@@ -83,7 +83,7 @@ function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved
       h("div", { class: "order-main" },
         statusPanel(o, payment, moved, signal),
         problem && warning(problem.head, problem.text, button(t("retry"), rerun, "quiet")),
-        goods.length > 0 && h("section", { class: "panel goods" }, h("h2", {}, t("goods")), h("ul", {}, goods.map(good))),
+        goods.length > 0 && h("section", { class: "panel goods" }, h("h2", {}, t("goods")), h("ul", {}, goods.map((item, at) => good(item, at, goods.length)))),
         owed.length > 0 && h("section", { class: "panel" }, h("h2", {}, t("owed")), h("ul", { class: "owed" }, owed.map(debt)))),
       contents(o)));
   if (focused) root.querySelector("h1").focus({ preventScroll: true });
@@ -113,25 +113,23 @@ function steps(o) {
 
 // "Held for you until 14:35 · 12:04". The running digits are for the eyes only.
 function held(until, signal) {
-  const digits = h("span", { class: "digits", "aria-hidden": "true" });
-  const tick = () => {
-    if (signal.aborted || (digits.parentNode && !digits.isConnected)) return clearInterval(timer);
-    digits.textContent = countdown((Date.parse(until) - serverNow()) / 1_000);
-  };
-  const timer = setInterval(tick, 1_000);
-  const line = h("p", { class: "held" }, icon("clock"), t("heldUntil", { time: clock(until) }), digits);
-  tick();
-  return line;
+  const left = () => countdown((Date.parse(until) - serverNow()) / 1_000);
+  const digits = h("span", { class: "digits", "aria-hidden": "true" }, left());
+  const timer = setInterval(() => {
+    if (signal.aborted || !digits.isConnected) clearInterval(timer);
+    else digits.textContent = left();
+  }, 1_000);
+  return h("p", { class: "held" }, icon("clock"), t("heldUntil", { time: clock(until) }), digits);
 }
 
-function good(item, at) {
+function good(item, at, count) {
   const text = h("pre", { class: "secret", id: `good-${at}`, tabindex: "0", role: "group", "aria-label": item.title }, item.content);
   const link = webAddress(item.content.trim()) ? item.content.trim() : null;
   return h("li", { class: "good" },
     h("div", { class: "good-head" }, h("h3", {}, item.title), kindBadge(item.kind)),
     text,
     h("div", { class: "good-actions" },
-      h("button", { type: "button", class: "button main", "aria-label": t("copyNamed", { title: item.title }), onclick: () => copy(item.content, text) },
+      h("button", { type: "button", class: `button ${count > 1 ? "quiet" : "main"}`, "aria-label": t("copyNamed", { title: item.title }), onclick: () => copy(item.content, text) },
         icon("copy"), t("copy")),
       link && h("a", { class: "button quiet", href: link, target: "_blank", rel: "noopener noreferrer" }, icon("link"), t("openLink"))));
 }

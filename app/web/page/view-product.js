@@ -37,8 +37,8 @@ export async function product({ root, signal, params: [id], rerun }) {
 }
 
 function facts(item) {
-  const row = (name, label, ...value) => h("div", { class: "fact" }, icon(name),
-    h("div", {}, h("dt", {}, label), h("dd", {}, ...value)));
+  const row = (name, label, ...value) => h("div", { class: "fact" },
+    h("dt", {}, icon(name), label), h("dd", {}, ...value));
   const how = item.kind === "made"
     ? (item.lead_time_h ? t("how_made", { time: hours(item.lead_time_h) }) : t("how_made_plain"))
     : t(`how_${item.kind}`);

@@ -1,0 +1,192 @@
+"""`torg`: the commands of the people who run a shop."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import rich_click as click
+import uvicorn
+import uvloop
+
+from app import settings as settings_floor
+from app.demo import processes
+from app.demo.buyer import NotDelivered
+from app.demo.run import demo as run_demo
+from app.demo.seed import seed as run_seed
+from app.errors import Problem
+from app.infra import embedded
+from app.infra.migrate import BadMigration, migrate, pending
+from app.infra.secrets import BadKeys, Sealer
+from app.infra.sql import Postgres
+from app.settings import Settings
+
+GRACE_S = 10  # what open requests get after SIGTERM
+
+# What may go wrong on the way up and is the operator's to mend: one line each, no traceback.
+FAILURES = (
+    settings_floor.BadSettings, embedded.EmbeddedError, processes.ProcessFailed, NotDelivered, BadMigration, BadKeys,
+    Problem,
+)  # fmt: skip
+
+lifeline = click.option("--lifeline", type=int, hidden=True, help="stop when this pipe's other end is gone")
+
+
+@click.group(help="Torg: a self-hosted backend for shops that sell inside Telegram.")
+@click.version_option(package_name="torg")
+def cli() -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="exit after the purchase; non-zero when the goods do not come within 30 s")
+@click.option("--port", type=click.IntRange(1, 65535), help="port of the shop [default: 8000, else a free one]")
+def demo(once: bool, port: int | None) -> None:
+    """Start everything, buy something, and keep the shop open."""
+    run_demo(os.environ, port=port, once=once, say=lambda line: print(line, flush=True))
+
+
+@cli.command()
+@lifeline
+def web(lifeline: int | None) -> None:
+    """Serve HTTP."""
+    from app.main import create_app  # each process loads what it runs: together they take seconds
+
+    with _backed(lifeline) as settings:
+        uvicorn.run(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            access_log=False,  # 37 us a request, and URLs with tokens in them (PROBE B5)
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+
+
+@cli.command()
+@lifeline
+def worker(lifeline: int | None) -> None:
+    """Do the jobs: settle, deliver, tell, expire."""
+    from workers import main as worker_main
+
+    with _backed(lifeline) as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(worker_main.serve(settings))
+
+
+@cli.command(name="migrate")
+def migrate_command() -> None:
+    """Bring the database up to this release."""
+    with _servers(_settings(), redis=False) as settings:
+        applied = asyncio.run(migrate(settings.database_url))
+        print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+
+
+@cli.command()
+def seed() -> None:
+    """Fill the shelf with the demo's catalog."""
+
+    async def fill(settings: Settings) -> int:
+        pg = await Postgres.open(settings.database_url, pool_size=2, timeout_ms=settings.pg_timeout_ms)
+        try:
+            return len(await run_seed(pg, Sealer(settings.goods_keys)))
+        finally:
+            await pg.close()
+
+    with _servers(_settings(), redis=False) as settings:
+        print(f"{asyncio.run(fill(settings))} products on the shelf")
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["crystalpay", "telegram"]))
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), required=True)
+@lifeline
+def sandbox(name: str, host: str, port: int, lifeline: int | None) -> None:
+    """Play an outside party on loopback, with the secrets of TORG_*."""
+    from app.sandbox import serve as sandbox_serve
+
+    _hold_on(lifeline)
+    settings = _settings()
+    secrets = {
+        "crystalpay": {
+            "login": settings.crystalpay_login,
+            "secret": settings.crystalpay_secret,
+            "salt": settings.crystalpay_salt,
+        },
+        "telegram": {"token": settings.telegram_bot_token},
+    }
+    sandbox_serve.run(name, host, port, **secrets[name])
+
+
+@cli.command()
+def settings() -> None:
+    """Print every setting with its meaning and default."""
+    print(settings_floor.env_example(), end="")
+
+
+def _settings() -> Settings:
+    return settings_floor.load(os.environ)
+
+
+@contextmanager
+def _servers(settings: Settings, *, redis: bool = True) -> Iterator[Settings]:
+    """Settings whose servers are there: those that they name, else the embedded ones."""
+    own_postgres, own_redis = not settings.database_url, redis and not settings.redis_url
+    with embedded.serve(Path(settings.data_dir), postgres=own_postgres, redis=own_redis) as servers:
+        yield msgspec.structs.replace(
+            settings,
+            database_url=settings.database_url or servers.database_url,
+            redis_url=settings.redis_url or servers.redis_url,
+        )
+
+
+@contextmanager
+def _backed(lifeline: int | None) -> Iterator[Settings]:
+    """The same, on a database that has every migration; the embedded one gets them now."""
+    _hold_on(lifeline)
+    given = _settings()
+    with _servers(given) as settings:
+        if given.database_url:
+            behind = asyncio.run(pending(settings.database_url))
+            if behind:
+                raise BadMigration(f"the database lacks {', '.join(behind)}: run `torg migrate` first")
+        else:
+            asyncio.run(migrate(settings.database_url))
+        yield settings
+
+
+def _hold_on(lifeline: int | None) -> None:
+    if lifeline is not None:
+        processes.hold_on_to(lifeline)
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    # As an exception, so that every `with` above gets its turn.
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main() -> None:
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except FAILURES as error:
+        print(f"torg: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

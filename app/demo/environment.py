@@ -1,0 +1,82 @@
+"""The demo's environment: made-up secrets that last as long as its data, written where curl can read them."""
+
+import base64
+import os
+import secrets
+import shlex
+import socket
+import time
+from pathlib import Path
+
+from app.sandbox.initdata import sign_init_data
+
+FILE = "demo.env"
+
+BUYER = {"id": 5_000_001, "first_name": "Anna", "last_name": "Demo", "username": "anna_demo", "language_code": "en"}
+ADMIN = {"id": 5_000_002, "first_name": "Oleg", "last_name": "Admin", "username": "oleg_admin", "language_code": "ru"}
+
+# Kept from run to run: goods that were sealed, and sessions that were opened, stay good.
+KEPT = (
+    "TORG_TELEGRAM_BOT_TOKEN", "TORG_SESSION_SECRET", "TORG_GOODS_KEYS",
+    "TORG_CRYSTALPAY_LOGIN", "TORG_CRYSTALPAY_SECRET", "TORG_CRYSTALPAY_SALT",
+)  # fmt: skip
+
+
+def secrets_of(data_dir: Path) -> dict[str, str]:
+    """The demo's secrets: those of its earlier runs, else new ones."""
+    path = data_dir / FILE
+    earlier = read(path) if path.exists() else {}
+    if all(earlier.get(name) for name in KEPT):
+        return {name: earlier[name] for name in KEPT}
+    token = f"{secrets.randbelow(9 * 10**9) + 10**9}:{secrets.token_urlsafe(26)}"  # Telegram's own shape
+    return {
+        "TORG_TELEGRAM_BOT_TOKEN": token,
+        "TORG_SESSION_SECRET": secrets.token_urlsafe(32),
+        "TORG_GOODS_KEYS": f"demo:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "TORG_CRYSTALPAY_LOGIN": "demo",
+        "TORG_CRYSTALPAY_SECRET": secrets.token_hex(20),
+        "TORG_CRYSTALPAY_SALT": secrets.token_hex(20),
+    }
+
+
+def signed(bot_token: str) -> dict[str, str]:
+    """Fresh initData of a buyer and of an admin, signed as Telegram signs: good for an hour."""
+    now = int(time.time())
+    return {
+        "DEMO_BUYER_INIT_DATA": sign_init_data(bot_token, BUYER, auth_date=now),
+        "DEMO_ADMIN_INIT_DATA": sign_init_data(bot_token, ADMIN, auth_date=now),
+    }
+
+
+def write(path: Path, environment: dict[str, str]) -> None:
+    """The file holds the environment for `set -a; . file`, readable by its owner alone, replaced in one step."""
+    text = "# Made by `torg demo`, anew at every start. Use it with: set -a; . .torg/demo.env; set +a\n"
+    text += "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items())
+    draft = path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+def read(path: Path) -> dict[str, str]:
+    """What `write` wrote."""
+    words = shlex.split(path.read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,80 @@
+"""A small believable catalog: two sellers, every kind of goods, and enough stock for the next visitor."""
+
+import secrets
+
+from app.domain import catalog, goods, stock
+from app.domain.catalog import NewProduct
+from app.infra.secrets import Sealer
+from app.infra.sql import Postgres
+
+ENOUGH = 5  # units that a counted product has again after every seeding
+
+KEYS_SELLER, BOOKS_SELLER = "Night Shift Software", "Paper Lantern Books"
+
+PRODUCTS = (
+    (KEYS_SELLER, NewProduct(
+        seller_id=0, title="Lumen Editor, 1 year", category="Software keys", kind="unit", currency="RUB",
+        description="A licence key for one person, valid for a year from activation. Delivered at once.",
+        list_price_minor=149_000, discount_bp=1000, duration_days=365,
+    )),
+    (KEYS_SELLER, NewProduct(
+        seller_id=0, title="Gift voucher 1000", category="Vouchers", kind="unit", currency="RUB",
+        description="A code worth 1000 roubles in the shops of our partners. Delivered at once.",
+        list_price_minor=100_000,
+    )),
+    (KEYS_SELLER, NewProduct(
+        seller_id=0, title="Bot avatar, drawn for you", category="Made to order", kind="made", currency="RUB",
+        description="Tell us about your bot after the purchase; an artist draws it within two days.",
+        list_price_minor=250_000, lead_time_h=48,
+    )),
+    (BOOKS_SELLER, NewProduct(
+        seller_id=0, title="The Quiet Queue (e-book)", category="E-books", kind="shared", currency="RUB",
+        description="Twelve short stories about waiting. EPUB and PDF, yours for ever.",
+        list_price_minor=39_000,
+    )),
+    (BOOKS_SELLER, NewProduct(
+        seller_id=0, title="Concurrency for Shopkeepers", category="Books", kind="shipped", currency="RUB",
+        description="Paperback, 312 pages. Why two people must not buy the last copy, and how they still try.",
+        list_price_minor=119_000,
+    )),
+    (BOOKS_SELLER, NewProduct(
+        seller_id=0, title="A Field Guide to Red Lanterns", category="Books", kind="shipped", currency="RUB",
+        description="Hardcover, 96 colour plates.",
+        list_price_minor=210_000, discount_bp=1500,
+    )),
+)  # fmt: skip
+
+E_BOOK = "https://books.example/the-quiet-queue/download?licence=demo"
+
+
+async def seed(pg: Postgres, sealer: Sealer) -> list[catalog.Product]:
+    """The catalog is there, and everything counted has at least `ENOUGH` units; returns the shelf."""
+    shelf = await _shelf(pg)
+    if not shelf:
+        await _add_products(pg, sealer)
+        shelf = await _shelf(pg)
+    for product in shelf:
+        missing = ENOUGH - (product.units_left or 0)
+        if product.kind == "unit" and missing > 0:
+            await stock.add(pg, sealer, product.id, [_key() for _ in range(missing)])
+        elif product.kind == "shipped" and missing > 0:
+            await stock.add_pieces(pg, product.id, missing)
+    return await _shelf(pg)
+
+
+async def _add_products(pg: Postgres, sealer: Sealer) -> None:
+    sellers = {name: await catalog.add_seller(pg, name) for name in (KEYS_SELLER, BOOKS_SELLER)}
+    for seller, product in PRODUCTS:
+        fields = {name: getattr(product, name) for name in NewProduct.__struct_fields__}
+        product_id = await catalog.add_product(pg, NewProduct(**fields | {"seller_id": sellers[seller]}))
+        if product.kind == "shared":
+            await goods.share(pg, sealer, product_id, E_BOOK)
+
+
+async def _shelf(pg: Postgres) -> list[catalog.Product]:
+    return await catalog.page(pg, query="", category="", after=0, size=100)
+
+
+def _key() -> str:
+    text = secrets.token_hex(10).upper()
+    return "-".join(text[i : i + 5] for i in range(0, 20, 5))

@@ -1,0 +1,65 @@
+"""Wires a web process: settings in, ASGI application out. The only file that sees all floors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+
+from app.base import clock
+from app.infra import observe
+from app.settings import Settings
+from app.shop import Shop, opened
+from app.web import front, health, hooks, orders, problems, shop
+from app.web.requests import RequestId
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The service on these settings. Postgres must answer when it starts; Redis may come later."""
+    observe.configure(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with opened(settings) as parts:
+            app.state.shop = parts
+            app.state.callbacks = 0  # gateway callbacks being worked on
+            _say_what_is_off(settings)
+            log.info("web is ready", gateways=sorted(parts.gateways), at=clock.now().isoformat())
+            yield
+
+    return Litestar(
+        route_handlers=[
+            shop.open_session, shop.me, shop.list_products, shop.show_product,
+            orders.place_order, orders.list_orders, orders.show_order, orders.show_goods,
+            hooks.payment, hooks.crystalpay,
+            health.live, health.ready,
+            *front.handlers(),
+        ],
+        dependencies={"shop": Provide(_shop, sync_to_thread=False)},
+        exception_handlers={Exception: problems.respond},
+        middleware=[RequestId],
+        lifespan=[lifespan],
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=OpenAPIConfig(title="Torg", version="0.1.0", path="/schema"),
+        logging_config=None,
+        debug=False,
+    )  # fmt: skip
+
+
+def _shop(state: State) -> Shop:
+    shop: Shop = state.shop
+    return shop
+
+
+def _say_what_is_off(settings: Settings) -> None:
+    if not settings.telegram_bot_token or not settings.session_secret:
+        log.warning("sign-in off", missing="TORG_TELEGRAM_BOT_TOKEN or TORG_SESSION_SECRET")
+    if not settings.goods_keys:
+        log.warning("goods off: nothing can be delivered or opened", missing="TORG_GOODS_KEYS")

@@ -1,0 +1,65 @@
+"""Gateway callbacks: verified, stored, answered within one round trip; the bell rings after the answer."""
+
+from typing import Any
+
+import structlog
+from litestar import Request, Response, post
+from litestar.background_tasks import BackgroundTask
+from litestar.datastructures import State
+
+from app.errors import RedisDown, UnsupportedMedia
+from app.flows import settle
+from app.shop import Shop
+
+log = structlog.get_logger(__name__)
+
+# Kept with the event for whoever must find out where it came from; never cookies or credentials.
+KEPT_HEADERS = ("content-type", "user-agent", "x-forwarded-for", "x-real-ip")
+MAX_HEADER = 512  # characters kept of each
+
+
+@post("/api/webhook/payment/{provider:str}", status_code=200)
+async def payment(request: Request[Any, Any, State], provider: str, shop: Shop) -> Response[bytes]:
+    """A gateway tells of an event: 200 once it is stored, whatever it turns out to be worth.
+
+    401 for a wrong signature, 400 for a body that is not the gateway's, 503 when it could not be stored.
+    Never 429: CrystalPay reads that as delivered.
+    """
+    return await _accept(request, provider, shop)
+
+
+@post("/api/webhook/crystalpay", status_code=200)
+async def crystalpay(request: Request[Any, Any, State], shop: Shop) -> Response[bytes]:
+    """The same under the address that the sources use."""
+    return await _accept(request, "crystalpay", shop)
+
+
+async def _accept(request: Request[Any, Any, State], provider: str, shop: Shop) -> Response[bytes]:
+    _check_media(request)
+    headers = {name: value[:MAX_HEADER] for name in KEPT_HEADERS if (value := request.headers.get(name))}
+    if request.client:
+        headers["remote"] = request.client.host
+    body = await request.body()
+    state = request.app.state
+    state.callbacks += 1
+    try:
+        outbox_id = await settle.accept(shop, provider, body, headers, in_flight=state.callbacks)
+    finally:
+        state.callbacks -= 1
+    ring = BackgroundTask(_ring, shop, outbox_id) if outbox_id is not None else None
+    return Response(b'{"ok":true}', media_type="application/json", background=ring)
+
+
+async def _ring(shop: Shop, outbox_id: int) -> None:
+    try:
+        await shop.deps.queue.ring(outbox_id)
+    except RedisDown as error:
+        log.warning("not rung, the relay will", outbox_id=outbox_id, error=str(error))
+
+
+def _check_media(request: Request[Any, Any, State]) -> None:
+    media, _, params = request.headers.get("content-type", "application/json").partition(";")
+    if media.strip().lower() != "application/json" or "utf-16" in params.lower():
+        raise UnsupportedMedia("send application/json in UTF-8")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("send the body without Content-Encoding")

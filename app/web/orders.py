@@ -1,0 +1,188 @@
+"""Orders: place one, follow it, get its goods."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+from msgspec import Meta
+
+from app.base.ids import parse_id
+from app.domain import goods, orders, stock
+from app.domain.goods import Good, Owed
+from app.errors import Malformed, NotFound
+from app.flows import checkout
+from app.shop import Shop
+from app.web.guards import signed_in
+
+MAX_KEY = 255  # characters of an Idempotency-Key
+
+Quantity = Annotated[int, Meta(ge=1, le=orders.MAX_UNITS)]
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """So many pieces of a product."""
+
+    product_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    quantity: Quantity
+
+
+class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A cart and how to pay for it. There is no price in it: prices are the shop's."""
+
+    lines: Annotated[list[Wanted], Meta(min_length=1, max_length=orders.MAX_LINES)]
+    provider: Annotated[str, Meta(min_length=1, max_length=32)]
+
+
+class Payment(msgspec.Struct, frozen=True):
+    """The latest payment of an order; `url` is where the buyer pays."""
+
+    provider: str
+    status: str
+    url: str | None
+    expires_at: datetime
+
+
+class Order(msgspec.Struct, frozen=True):
+    id: UUID
+    number: int
+    status: str
+    currency: str
+    total_minor: int
+    created_at: datetime
+    expires_at: datetime
+    paid_at: datetime | None
+    delivered_at: datetime | None
+    lines: list[orders.Line]
+
+
+class OrderView(msgspec.Struct, frozen=True):
+    order: Order
+    payment: Payment | None
+
+
+class OrderList(msgspec.Struct, frozen=True):
+    """The newest orders first; ask on with `before` = the last one's number."""
+
+    orders: list[Order]
+
+
+class GoodsView(msgspec.Struct, frozen=True):
+    """What is here, opened, and what is still owed."""
+
+    order_id: UUID
+    status: str
+    goods: list[Good]
+    owed: list[Owed]
+
+
+@post("/api/orders", status_code=201)
+async def place_order(request: Request[Any, Any, State], data: NewOrder, shop: Shop) -> Response[OrderView]:
+    """An order whose goods are kept for its buyer, and the link to pay for it.
+
+    A repeat with the same `Idempotency-Key` and body answers with the same order, marked `Idempotency-Replayed`.
+    """
+    session = signed_in(request, shop)
+    want = checkout.Want(
+        user_id=session.user_id,
+        cart=_cart(data),
+        provider=data.provider,
+        idempotency_key=_idempotency_key(request),
+        request_hash=hashlib.sha256(await request.body()).digest(),
+    )
+    placed = await checkout.place(shop, want)
+    headers = {"Location": f"/api/orders/{placed.order.id}"}
+    if placed.repeated:
+        headers["Idempotency-Replayed"] = "true"
+    return Response(_view(placed.order), status_code=201, headers=headers)
+
+
+@get("/api/orders")
+async def list_orders(
+    request: Request[Any, Any, State],
+    shop: Shop,
+    before: Annotated[int, Parameter(ge=1, le=2**63 - 1)] = 2**63 - 1,
+    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+) -> OrderList:
+    """Your orders."""
+    session = signed_in(request, shop)
+    found = await orders.newest(shop.deps.pg, session.user_id, before=before, size=limit)
+    return OrderList([_order(order) for order in found])
+
+
+@get("/api/orders/{order_id:str}")
+async def show_order(request: Request[Any, Any, State], order_id: str, shop: Shop) -> OrderView:
+    """One of your orders."""
+    session = signed_in(request, shop)
+    return _view(await _owned(shop, order_id, session.user_id))
+
+
+@get("/api/orders/{order_id:str}/goods")
+async def show_goods(request: Request[Any, Any, State], order_id: str, shop: Shop) -> Response[GoodsView]:
+    """The goods of one of your orders, for your eyes only."""
+    session = signed_in(request, shop)
+    order = await _owned(shop, order_id, session.user_id)
+    if shop.deps.sealer is None:
+        raise NotFound("this shop has no goods keys: TORG_GOODS_KEYS is not set")
+    opened = await goods.read(shop.deps.pg, shop.deps.sealer, order.id, session.user_id)
+    here, owed = opened or ([], [])
+    view = GoodsView(order.id, order.status, here, owed)
+    return Response(view, headers={"Cache-Control": "no-store"})
+
+
+async def _owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
+    """Raises: NotFound, for another's order as for none: nobody learns which ids exist."""
+    known = parse_id(order_id)
+    order = await orders.get(shop.deps.pg, known, user_id) if known else None
+    if order is None:
+        raise NotFound("no such order")
+    return order
+
+
+def _cart(data: NewOrder) -> list[stock.Units]:
+    """Each product once: lines of one product are one claim on its stock."""
+    summed: dict[int, int] = {}
+    for line in data.lines:
+        summed[line.product_id] = summed.get(line.product_id, 0) + line.quantity
+    if sum(summed.values()) > orders.MAX_UNITS:
+        raise Malformed(f"lines: at most {orders.MAX_UNITS} pieces in one order")
+    return [stock.Units(product_id, units) for product_id, units in sorted(summed.items())]
+
+
+def _idempotency_key(request: Request[Any, Any, State]) -> str:
+    """The one key of this request, bare or quoted. Raises: Malformed."""
+    values = request.headers.getall("idempotency-key", [])
+    if len(values) != 1:
+        raise Malformed("Idempotency-Key: send exactly one")
+    key = values[0].strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 1 <= len(key) <= MAX_KEY or not all("!" <= c <= "~" for c in key):
+        raise Malformed(f"Idempotency-Key: 1 to {MAX_KEY} visible ASCII characters")
+    return key
+
+
+def _view(order: orders.Order) -> OrderView:
+    payment = None
+    if order.payment_provider and order.payment_status:
+        payment = Payment(order.payment_provider, order.payment_status, order.payment_url, order.expires_at)
+    return OrderView(_order(order), payment)
+
+
+def _order(o: orders.Order) -> Order:
+    return Order(
+        id=o.id,
+        number=o.number,
+        status=o.status,
+        currency=o.currency,
+        total_minor=o.total_minor,
+        created_at=o.created_at,
+        expires_at=o.expires_at,
+        paid_at=o.paid_at,
+        delivered_at=o.delivered_at,
+        lines=orders.lines(o),
+    )

@@ -1,0 +1,129 @@
+"""The shop's front: sign in, look around."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+from msgspec import Meta
+
+from app.domain import catalog
+from app.errors import Malformed
+from app.flows import browse, sign_in
+from app.shop import Shop
+from app.web.guards import signed_in
+
+
+class Enter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the Mini App got from Telegram, unchanged."""
+
+    init_data: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
+class User(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    role: str
+
+
+class Entered(msgspec.Struct, frozen=True):
+    """A bearer token and its end."""
+
+    token: str
+    expires_at: datetime
+    user: User
+
+
+class Me(msgspec.Struct, frozen=True):
+    """What the token proves."""
+
+    user_id: int
+    role: str
+    expires_s: int
+
+
+class Seller(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A product of the shelf; prices in minor units; `left` is null when it never runs out."""
+
+    id: int
+    title: str
+    description: str
+    category: str
+    kind: str
+    seller: Seller
+    currency: str
+    list_price_minor: int
+    price_minor: int
+    discount_percent: float
+    left: int | None
+    lead_time_h: int | None
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """A page of products; `next_cursor` asks for the next one."""
+
+    products: list[Product]
+    categories: list[str]
+    next_cursor: str | None
+
+
+@post("/api/session", status_code=200)
+async def open_session(data: Enter, shop: Shop) -> Entered:
+    """Telegram initData for a short session token."""
+    entered = await sign_in.sign_in(shop, data.init_data)
+    user = User(entered.user.id, entered.user.name, entered.user.role)
+    return Entered(entered.token, entered.expires_at, user)
+
+
+@get("/api/me")
+async def me(request: Request[Any, Any, State], shop: Shop) -> Me:
+    """Who the token says you are."""
+    session = signed_in(request, shop)
+    return Me(session.user_id, session.role, session.expires_s)
+
+
+@get("/api/catalog")
+async def list_products(
+    shop: Shop,
+    text: Annotated[str, Parameter(query="query", max_length=100)] = "",
+    category: Annotated[str, Parameter(max_length=60)] = "",
+    cursor: Annotated[str, Parameter(max_length=20)] = "0",
+    limit: Annotated[int, Parameter(ge=1, le=browse.MAX_PAGE)] = 24,
+) -> Shelf:
+    """The shelf: products whose title or description holds `query`, page by page."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+        raise Malformed("cursor: not one of ours")
+    if "\0" in text or "\0" in category:
+        raise Malformed("query: holds NUL")
+    page = await browse.browse(shop, query=text.strip(), category=category, after=int(cursor), size=limit)
+    return Shelf([_product(product) for product in page.products], page.categories, page.next_cursor)
+
+
+@get("/api/products/{product_id:int}")
+async def show_product(product_id: Annotated[int, Parameter(ge=1, le=2**63 - 1)], shop: Shop) -> Product:
+    """One product."""
+    return _product(await browse.look(shop, product_id))
+
+
+def _product(p: catalog.Product) -> Product:
+    return Product(
+        id=p.id,
+        title=p.title,
+        description=p.description,
+        category=p.category,
+        kind=p.kind,
+        seller=Seller(p.seller_id, p.seller_name),
+        currency=p.currency,
+        list_price_minor=p.list_price_minor,
+        price_minor=p.price_minor,
+        discount_percent=p.discount_bp / 100,
+        left=p.units_left,
+        lead_time_h=p.lead_time_h,
+    )

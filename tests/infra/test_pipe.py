@@ -1,0 +1,574 @@
+"""The shared connection under what happens to connections; a real server judges, on both event loops."""
+
+import asyncio
+import os
+import random
+import signal
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from app.errors import RedisDown
+from app.infra import embedded, lua, pipe
+from app.infra.lua import BadScript, CommandFailed, Script, ScriptFailed
+from app.infra.pipe import Pipe
+
+PATIENCE_S = 5.0
+SCRIPTS = {
+    "test/echo": """\
+#!lua flags=
+-- test/echo: count the call and give its argument back.
+-- reply  echoed word
+-- cost   O(1), at most 1 command
+-- slot   {t}
+local calls = KEYS[1]  -- string  calls that ran
+local word  = ARGV[1]  -- bytes   unique to the call
+redis.call("INCR", calls)
+return {"echoed", word}
+""",
+    "test/fail": """\
+#!lua flags=
+-- test/fail: raise the error of this name.
+-- reply  never
+-- cost   O(1), 0 commands
+-- slot   {t}
+local text = ARGV[1]  -- bytes  first word and text of the error
+if text then
+  return redis.error_reply(text)
+end
+return {"never"}
+""",
+}
+
+
+class Echoed(msgspec.Struct, frozen=True):
+    word: bytes
+
+
+class Never(msgspec.Struct, frozen=True):
+    pass
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> object:
+    return request.param()
+
+
+class Server:
+    """One valkey-server of this test alone, on a socket of its own; also to be killed and frozen."""
+
+    def __init__(self) -> None:
+        self.dir = tempfile.mkdtemp(prefix="t-")  # a unix socket's path has room for 107 bytes, tmp_path may be longer
+        self.url = f"unix://{self.dir}/s?db=3"
+        self.start()
+
+    def start(self, *more: str) -> None:
+        binary = embedded._redis()
+        options = [
+            "--port",
+            "0",
+            "--unixsocket",
+            f"{self.dir}/s",
+            "--dir",
+            self.dir,
+            "--save",
+            "",
+            "--loglevel",
+            "warning",
+        ]
+        self.process = subprocess.Popen([binary, *options, *more], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_S
+        while not os.path.exists(f"{self.dir}/s"):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.dir}/s")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def redis(server: Server) -> AsyncIterator[Pipe]:
+    redis = Pipe(server.url, timeout_ms=2000)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lua")
+    (root / "test").mkdir()
+    for name, text in SCRIPTS.items():
+        (root / f"{name}.lua").write_text(text)
+    return root
+
+
+@pytest.fixture(scope="session")
+def echo(scripts: Path) -> Script[Echoed]:
+    return Script("test/echo", Echoed, root=scripts)
+
+
+@pytest.fixture(scope="session")
+def fail(scripts: Path) -> Script[Never]:
+    return Script("test/fail", Never, root=scripts)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many calls each write carried."""
+    counts: list[int] = []
+    send = pipe.Link.send
+
+    def counted(link: pipe.Link, calls: list[pipe.Call]) -> None:
+        counts.append(len(calls))
+        send(link, calls)
+
+    monkeypatch.setattr(pipe.Link, "send", counted)
+    return counts
+
+
+async def until(true: Callable[[], Awaitable[object]]) -> None:
+    """Waits until `true` stops raising RedisDown."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await true()
+                return
+            except RedisDown:
+                await asyncio.sleep(0.01)
+
+
+async def settled(*calls: Awaitable[Any]) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_commands_and_scripts_answer(redis: Pipe, echo: Script[Echoed]) -> None:
+    assert await redis.command("PING") == b"PONG"
+    assert await redis.command("SET", "{t}key", b"\x00\xff", "PX", 60_000) == b"OK"
+    assert await redis.command("GET", "{t}key") == b"\x00\xff"
+    assert await redis.command("GET", "{t}none") is None
+    assert await echo(redis, keys=["{t}calls"], args=["слово"]) == Echoed(word="слово".encode())
+
+
+async def test_the_database_of_the_url_is_used(redis: Pipe) -> None:
+    assert b" db=3 " in bytes_of(await redis.command("CLIENT", "INFO"))
+
+
+async def test_a_lost_script_is_sent_again_and_runs_once(redis: Pipe, echo: Script[Echoed]) -> None:
+    for word in (b"first", b"second"):
+        await redis.command("SCRIPT", "FLUSH")
+        assert await echo(redis, keys=["{t}calls"], args=[word]) == Echoed(word=word)
+    assert await redis.command("GET", "{t}calls") == b"2"
+
+
+async def test_loaded_scripts_are_known_to_the_server(redis: Pipe, echo: Script[Echoed], fail: Script[Never]) -> None:
+    await lua.load(redis, [echo, fail])
+    assert await redis.command("SCRIPT", "EXISTS", echo.sha, fail.sha) == [1, 1]
+
+
+async def test_a_script_that_does_not_compile_is_refused_at_load(redis: Pipe, tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/echo.lua").write_text(
+        SCRIPTS["test/echo"].replace("local word  =", "local word  =").replace("INCR", 'INCR" "')
+    )
+    with pytest.raises(BadScript, match=r"^lua/test/echo.lua: .*compiling"):
+        await lua.load(redis, [Script("test/echo", Echoed, root=tmp_path)])
+
+
+async def test_the_calls_of_one_turn_leave_in_one_write(redis: Pipe, echo: Script[Echoed], writes: list[int]) -> None:
+    await lua.load(redis, [echo])
+    writes.clear()
+    assert await asyncio.gather(*(redis.command("ECHO", str(n)) for n in range(pipe.WRITE_CALLS))) == [
+        str(n).encode() for n in range(pipe.WRITE_CALLS)
+    ]
+    assert writes == [pipe.WRITE_CALLS]
+
+
+async def test_a_thousand_calls_leave_in_few_writes(redis: Pipe, echo: Script[Echoed], writes: list[int]) -> None:
+    await lua.load(redis, [echo])
+    writes.clear()
+    outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [n]) for n in range(1000)))
+    assert outcomes == [Echoed(word=str(n).encode()) for n in range(1000)]
+    assert sum(writes) == 1000
+    assert len(writes) == -(-1000 // pipe.WRITE_CALLS)
+    assert b"total_connections_received:1\r" in bytes_of(await redis.command("INFO", "stats"))
+
+
+async def test_an_error_reaches_only_its_caller(redis: Pipe, echo: Script[Echoed], fail: Script[Never]) -> None:
+    calls: list[Awaitable[Any]] = [echo(redis, ["{t}calls"], [n]) for n in range(100)]
+    calls[40] = fail(redis, args=["OOPS not today"])
+    calls[60] = redis.command("HGETALL")
+    outcomes = await settled(*calls)
+    failed, refused = outcomes[40], outcomes[60]
+    assert isinstance(failed, ScriptFailed)
+    assert str(failed).startswith("test/fail: OOPS not today")
+    assert type(refused) is CommandFailed
+    assert "wrong number of arguments" in str(refused)
+    others = [n for n in range(100) if n not in (40, 60)]
+    assert [outcomes[n] for n in others] == [Echoed(word=str(n).encode()) for n in others]
+
+
+async def test_what_cannot_be_packed_reaches_only_its_caller(redis: Pipe) -> None:
+    wrong: Any = [1]
+    good, bad = await settled(redis.command("ECHO", "a"), redis.command("ECHO", wrong))
+    assert good == b"a"
+    assert isinstance(bad, TypeError)
+
+
+@pytest.mark.parametrize("code", sorted(pipe.UNAVAILABLE))
+async def test_a_server_that_cannot_serve_is_down(redis: Pipe, fail: Script[Never], code: str) -> None:
+    with pytest.raises(RedisDown, match=f"^Redis answered {code}$"):
+        await fail(redis, args=[f"{code} whatever it says"])
+    assert await redis.command("PING") == b"PONG"
+
+
+async def test_a_demoted_server_is_left_for_a_new_connection(redis: Pipe) -> None:
+    before = await redis.command("CLIENT", "ID")
+    await redis.command("REPLICAOF", "127.0.0.1", 1)
+    with pytest.raises(RedisDown, match="READONLY"):
+        await redis.command("SET", "{t}key", 1)
+    await redis.command("REPLICAOF", "NO", "ONE")
+    assert await redis.command("SET", "{t}key", 1) == b"OK"
+    assert await redis.command("CLIENT", "ID") != before
+
+
+async def test_cancelled_calls_leave_the_others_their_own_replies(redis: Pipe, echo: Script[Echoed]) -> None:
+    chance = random.Random(7)
+    await lua.load(redis, [echo])
+    tasks = [asyncio.create_task(echo(redis, ["{t}calls"], [n])) for n in range(2000)]
+    cancelled = set(chance.sample(range(2000), 600))
+    for number, wave in enumerate(([n for n in cancelled if n % 3 == part] for part in range(3))):
+        # Before they are queued, before they are written, and in flight.
+        for n in wave:
+            tasks[n].cancel()
+        if number < 2:
+            await asyncio.sleep(0)
+    outcomes = await settled(*tasks)
+    for n, outcome in enumerate(outcomes):
+        if n in cancelled and isinstance(outcome, asyncio.CancelledError):
+            continue
+        assert outcome == Echoed(word=str(n).encode())
+    assert sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) > 300
+    assert await redis.command("ECHO", "aligned") == b"aligned"
+
+
+async def test_a_call_cancelled_before_it_is_written_never_runs(redis: Pipe) -> None:
+    await redis.command("PING")
+    task = asyncio.create_task(redis.command("SET", "{t}key", 1))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await redis.command("EXISTS", "{t}key") == 0
+
+
+async def test_a_timed_out_caller_costs_the_others_nothing(redis: Pipe) -> None:
+    await redis.command("PING")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await redis.command("DEBUG", "SLEEP", "0.2")
+    assert await redis.command("ECHO", "next") == b"next"
+
+
+async def test_killed_in_flight_fails_and_the_next_server_is_used(
+    server: Server, redis: Pipe, echo: Script[Echoed]
+) -> None:
+    await lua.load(redis, [echo])
+    server.process.send_signal(signal.SIGSTOP)
+    calls = [asyncio.create_task(echo(redis, ["{t}calls"], [n])) for n in range(200)]
+    await asyncio.sleep(0.05)
+    server.kill()
+    outcomes = await settled(*calls)
+    assert {type(outcome) for outcome in outcomes} == {RedisDown}
+    assert len({id(outcome) for outcome in outcomes}) == 200
+    server.start()
+    await until(lambda: redis.command("PING"))
+    assert await echo(redis, ["{t}calls"], ["after"]) == Echoed(word=b"after")
+    assert await redis.command("GET", "{t}calls") == b"1"  # nothing was repeated
+
+
+async def test_a_killed_connection_is_replaced_at_once(server: Server, redis: Pipe) -> None:
+    mine = await redis.command("CLIENT", "ID")
+    other = Pipe(server.url, timeout_ms=2000)
+    assert await other.command("CLIENT", "KILL", "ID", int(str(mine))) == 1
+    await asyncio.sleep(0.02)
+    assert await redis.command("ECHO", "again") == b"again"
+    assert await redis.command("CLIENT", "ID") != mine
+    await other.aclose()
+
+
+async def test_random_kills_never_mix_replies(server: Server, redis: Pipe, echo: Script[Echoed]) -> None:
+    chance, other = random.Random(3), Pipe(server.url, timeout_ms=2000)
+
+    async def caller(name: int) -> int:
+        answered = 0
+        for number in range(60):
+            word = f"{name}-{number}".encode()
+            with suppress(RedisDown):
+                assert await echo(redis, ["{t}calls"], [word]) == Echoed(word=word)
+                answered += 1
+        return answered
+
+    async def killer() -> None:
+        while True:
+            await other.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(chance.random() / 50)
+
+    killing = asyncio.create_task(killer())
+    answered = sum(await asyncio.gather(*(caller(name) for name in range(50))))
+    killing.cancel()
+    await asyncio.wait([killing])
+    await until(lambda: redis.command("PING"))
+    ran = int(bytes_of(await redis.command("GET", "{t}calls")))
+    assert answered <= ran <= 3000
+    assert answered > 1000
+    await other.aclose()
+
+
+async def test_a_frozen_server_is_down_in_time(server: Server, echo: Script[Echoed]) -> None:
+    redis = Pipe(server.url, timeout_ms=200)
+    await redis.command("PING")
+    server.process.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    early = [asyncio.create_task(echo(redis, ["{t}calls"], [n])) for n in range(100)]
+    await asyncio.sleep(0.1)
+    late = asyncio.create_task(echo(redis, ["{t}calls"], ["late"]))
+    outcomes = await settled(*early)
+    assert {type(outcome) for outcome in outcomes} == {RedisDown}
+    assert 0.19 < time.monotonic() - start < 0.5
+    assert isinstance((await settled(late))[0], RedisDown)  # it was on the same connection
+    # The kernel still accepts for a frozen server: set-up is what times out now.
+    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
+    assert time.monotonic() - start < 1
+    server.process.send_signal(signal.SIGCONT)
+    await until(lambda: redis.command("PING"))
+    words = [f"after-{n}" for n in range(100)]
+    outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [word]) for word in words))
+    assert outcomes == [Echoed(word=word.encode()) for word in words]
+    await redis.aclose()
+
+
+async def test_a_stalled_loop_is_not_a_silent_server(redis: Pipe, server: Server) -> None:
+    quick = Pipe(server.url, timeout_ms=100)
+    await quick.command("PING")
+    call = asyncio.create_task(quick.command("ECHO", "in time"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 # the reply comes while nobody looks
+    assert await call == b"in time"
+    await quick.aclose()
+
+
+async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.kill()
+    attempts = 0
+    open_link = pipe.Link.open
+
+    async def counted(*args: Any) -> pipe.Link:
+        nonlocal attempts
+        attempts += 1
+        return await open_link(*args)
+
+    monkeypatch.setattr(pipe.Link, "open", counted)
+    start = time.monotonic()
+    for _ in range(30):
+        outcomes = await settled(*(redis.command("PING") for _ in range(50)))
+        assert {type(outcome) for outcome in outcomes} == {RedisDown}
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - start < 2
+    assert 2 <= attempts <= 10
+    server.start()
+    await until(lambda: redis.command("PING"))
+
+
+async def test_long_outages_keep_the_backoff_short(redis: Pipe, server: Server) -> None:
+    server.kill()
+    redis._failures = 5000
+    with pytest.raises(RedisDown):
+        await redis.command("PING")
+    server.start()
+    await asyncio.sleep(pipe.LAST_BACKOFF_S)
+    assert await redis.command("PING") == b"PONG"
+
+
+async def test_too_many_waiting_calls_are_refused_at_once(
+    server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "MOST_CALLS", 100)
+    await redis.command("PING")
+    server.process.send_signal(signal.SIGSTOP)
+    waiting = [asyncio.create_task(redis.command("ECHO", str(n))) for n in range(100)]
+    await asyncio.sleep(0)
+    with pytest.raises(RedisDown, match="100 calls wait"):
+        await redis.command("PING")
+    server.process.send_signal(signal.SIGCONT)
+    assert await asyncio.gather(*waiting) == [str(n).encode() for n in range(100)]
+    assert await redis.command("PING") == b"PONG"
+
+
+async def test_what_does_not_fit_the_socket_waits_and_arrives(server: Server, redis: Pipe, writes: list[int]) -> None:
+    await redis.command("PING")
+    server.process.send_signal(signal.SIGSTOP)
+    big = b"x" * 1_000_000
+    first = [asyncio.create_task(redis.command("ECHO", big)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    writes.clear()
+    later = [asyncio.create_task(redis.command("ECHO", str(n))) for n in range(50)]
+    await asyncio.sleep(0.05)
+    assert writes == []
+    server.process.send_signal(signal.SIGCONT)
+    assert await asyncio.gather(*first) == [big] * 5
+    assert await asyncio.gather(*later) == [str(n).encode() for n in range(50)]
+
+
+async def test_calls_not_yet_written_go_out_on_the_next_connection(server: Server, redis: Pipe) -> None:
+    await redis.command("PING")
+    server.process.send_signal(signal.SIGSTOP)
+    first = asyncio.create_task(redis.command("SET", "{t}big", b"x" * 5_000_000))
+    await asyncio.sleep(0.05)
+    later = [asyncio.create_task(redis.command("INCR", "{t}later")) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    server.kill()
+    server.start()
+    assert isinstance((await settled(first))[0], RedisDown)
+    assert sorted(int(str(n)) for n in await asyncio.gather(*later)) == list(range(1, 51))
+
+
+async def test_closing_fails_what_is_in_flight(server: Server) -> None:
+    redis = Pipe(server.url, timeout_ms=2000)
+    await redis.command("PING")
+    server.process.send_signal(signal.SIGSTOP)
+    calls = [asyncio.create_task(redis.command("PING")) for _ in range(50)]
+    await asyncio.sleep(0.02)
+    calls.append(asyncio.create_task(redis.command("PING")))
+    await asyncio.sleep(0)
+    await redis.aclose()
+    assert {type(outcome) for outcome in await settled(*calls)} == {RedisDown}
+    with pytest.raises(RedisDown, match="closed"):
+        await redis.command("PING")
+    await redis.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_closing_while_connecting_leaves_nothing(server: Server) -> None:
+    server.process.send_signal(signal.SIGSTOP)
+    redis = Pipe(server.url, timeout_ms=2000)
+    call = asyncio.create_task(redis.command("PING"))
+    await asyncio.sleep(0.05)
+    await redis.aclose()
+    assert isinstance((await settled(call))[0], RedisDown)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_closing_unused_is_nothing(server: Server) -> None:
+    await Pipe(server.url, timeout_ms=2000).aclose()
+
+
+async def test_a_password_is_proved(server: Server) -> None:
+    server.kill()
+    server.start("--requirepass", "s3 cret")
+    right = Pipe(server.url + "&password=s3%20cret", timeout_ms=2000)
+    assert await right.command("PING") == b"PONG"
+    await right.aclose()
+    wrong = Pipe(server.url + "&password=guess", timeout_ms=2000)
+    with pytest.raises(RedisDown) as caught:
+        await wrong.command("PING")
+    assert "WRONGPASS" in repr(caught.value.__cause__) or "invalid" in str(caught.value.__cause__)
+    assert "guess" not in repr(caught.value) + repr(caught.value.__cause__)
+    await wrong.aclose()
+
+
+async def garbled(server: Server, answer: bytes) -> RedisDown:
+    """What a caller gets from a peer that is a proper server at first and then answers `answer`."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(1000):
+            writer.write(answer if b"PING" in asked else b"+OK\r\n" * asked.count(b"*"))
+        writer.close()
+
+    listening = await asyncio.start_unix_server(peer, f"{server.dir}/garbled")
+    redis = Pipe(f"unix://{server.dir}/garbled", timeout_ms=2000)
+    with pytest.raises(RedisDown) as caught:
+        await asyncio.gather(redis.command("PING"), redis.command("ECHO", "next"))
+    await redis.aclose()
+    listening.close()
+    await listening.wait_closed()
+    return caught.value
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n" * 3])
+async def test_a_peer_that_is_not_redis_is_left(server: Server, answer: bytes) -> None:
+    redis = await garbled(server, answer) if answer.startswith(b"H") else None
+    assert redis is None or "out of turn" in str(redis)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    today = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(today).not_valid_after(today + timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    pem = tmp_path / "both.pem"
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
+    return pem
+
+
+async def test_tls_is_spoken(server: Server, certificate: Path, echo: Script[Echoed]) -> None:
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+        writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(f"{server.dir}/s")
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listening = await asyncio.start_server(proxy, "localhost", 0, ssl=context)
+    port = listening.sockets[0].getsockname()[1]
+    redis = Pipe(f"rediss://localhost:{port}/2?ssl_ca_certs={certificate}", timeout_ms=2000)
+    await lua.load(redis, [echo])
+    outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [n]) for n in range(500)))
+    assert outcomes == [Echoed(word=str(n).encode()) for n in range(500)]
+    assert b" db=2 " in bytes_of(await redis.command("CLIENT", "INFO"))
+    await redis.aclose()
+    untrusting = Pipe(f"rediss://localhost:{port}/2", timeout_ms=2000)
+    with pytest.raises(RedisDown):
+        await untrusting.command("PING")
+    await untrusting.aclose()
+    listening.close()
+    await asyncio.sleep(0.05)
+
+
+def bytes_of(reply: object) -> bytes:
+    assert isinstance(reply, bytes)
+    return reply

@@ -1,0 +1,138 @@
+"""The worker process: arq's Worker, woken by the bell, beside the relay and the sweeps.
+
+arq polls and then takes four round trips to start a job (PROBE B4). A job id that comes over the bell is started
+at once by arq's own `run_job`; polling stays as the fallback, and so does arq's bookkeeping.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import time_ns
+from typing import Any, cast
+
+import structlog
+from arq.connections import RedisSettings
+from arq.worker import Worker, func
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app import shop as shops
+from app.base import keys
+from app.errors import PostgresDown, Unavailable
+from app.flows.expire import expire
+from app.infra import observe, queue, telegram
+from app.settings import Settings
+from app.shop import Shop
+from workers import jobs
+from workers.relay import relay
+
+log = structlog.get_logger(__name__)
+
+EXPIRE_EVERY_S = 5.0
+BELL_WAIT_S = 1  # how long one BLPOP waits: also how late a stopping worker lets go of it
+DRAIN_S = 8  # what running jobs get after SIGTERM
+
+
+class BellWorker(Worker):
+    """arq's Worker that also waits on the bell."""
+
+    async def listen(self) -> None:
+        """Every rung job starts at once, as long as there is room for it."""
+        while True:
+            if not self.allow_pick_jobs or self.job_counter >= self.max_jobs:
+                await asyncio.sleep(0.01)
+                continue
+            try:
+                rung = await cast(Awaitable[Any], self.pool.blpop([keys.ARQ_BELL], timeout=BELL_WAIT_S))
+            except (RedisError, OSError) as error:
+                log.warning("bell not heard", error=repr(error))
+                await asyncio.sleep(0.5)
+                continue
+            if rung is not None:
+                await self._start(rung[1].decode())
+
+    async def _start(self, job_id: str) -> None:
+        if job_id in self.tasks:
+            return
+        await self.sem.acquire()
+        self.job_counter += 1
+        task = self.loop.create_task(self.run_job(job_id, time_ns() // 1_000_000))
+        task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
+        self.tasks[job_id] = task
+
+
+async def serve(settings: Settings) -> None:
+    """Jobs are done until SIGTERM or SIGINT; then nothing new is taken and running ones get `DRAIN_S` to finish.
+
+    Raises: PostgresDown when Postgres does not answer at the start.
+    """
+    observe.configure(settings)
+    async with shops.opened(settings, telegram.bot(settings)) as shop:
+        worker = _worker(settings, shop)
+        try:
+            await worker.async_run()
+        except asyncio.CancelledError:
+            log.info("worker stops")
+        finally:
+            for task in worker.ctx.get("beside", ()):
+                task.cancel()
+            await worker.close()
+
+
+def _worker(settings: Settings, shop: Shop) -> BellWorker:
+    async def start_beside(ctx: dict[Any, Any]) -> None:
+        """What runs beside arq's poll, once arq has its Redis."""
+        ctx["beside"] = [
+            asyncio.create_task(worker.listen(), name="bell"),
+            asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
+            asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
+        ]
+        log.info("worker is ready", gateways=sorted(shop.gateways))
+
+    worker = BellWorker(
+        # A settled payment is delivered and told in the same run: three rows, each with its own time.
+        functions=[func(_run_job, name=queue.JOB, timeout=4 * settings.job_timeout_s)],
+        ctx={"shop": shop},
+        on_startup=start_beside,
+        queue_name=keys.ARQ_QUEUE,
+        redis_settings=_redis_settings(settings.redis_url),
+        max_jobs=settings.worker_jobs,
+        poll_delay=settings.worker_poll_ms / 1000,
+        queue_read_limit=1000,
+        health_check_interval=30,
+        keep_result=0,
+        job_completion_wait=DRAIN_S,
+        job_serializer=queue.serialize,
+        job_deserializer=queue.deserialize,
+    )
+    return worker
+
+
+async def _run_job(ctx: dict[Any, Any], outbox_id: int) -> None:
+    try:
+        await jobs.run(ctx["shop"], outbox_id)
+    except PostgresDown as error:
+        log.warning("job not claimed, the relay rings again", outbox_id=outbox_id, error=str(error))
+
+
+async def _every(period_s: float, sweep: Callable[[Shop], Awaitable[int]], shop: Shop) -> None:
+    """The sweep runs again and again; one that fails is logged and tried at its next turn."""
+    while True:
+        try:
+            await sweep(shop)
+        except Exception as error:  # a sweep must outlive whatever it meets
+            known = isinstance(error, Unavailable)
+            log.warning("sweep failed", sweep=sweep.__name__, error=str(error), exc_info=None if known else error)
+        await asyncio.sleep(period_s)
+
+
+def _redis_settings(url: str) -> RedisSettings:
+    """arq dies with the first lost connection unless it is told to try again (PROBE B4)."""
+    settings = RedisSettings.from_dsn(url)
+    settings.retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries=20)
+    settings.retry_on_timeout = True
+    settings.retry_on_error = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError]
+    settings.conn_retries = 60
+    return settings
