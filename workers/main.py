@@ -22,7 +22,8 @@ from app import shop as shops
 from app.base import keys
 from app.errors import PostgresDown, Unavailable
 from app.flows.expire import expire
-from app.infra import observe, queue, telegram
+from app.infra import observe, queue
+from app.infra.messenger import Late, Messenger
 from app.settings import Settings
 from app.shop import Shop
 from workers import jobs
@@ -53,6 +54,10 @@ class BellWorker(Worker):
             if rung is not None:
                 await self._start(rung[1].decode())
 
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """What polling finds and the bell has not started already."""
+        await super().start_jobs([job_id for job_id in job_ids if job_id.decode() not in self.tasks])
+
     async def _start(self, job_id: str) -> None:
         if job_id in self.tasks:
             return
@@ -69,7 +74,7 @@ async def serve(settings: Settings) -> None:
     Raises: PostgresDown when Postgres does not answer at the start.
     """
     observe.configure(settings)
-    async with shops.opened(settings, telegram.bot(settings)) as shop:
+    async with shops.opened(settings, _messenger(settings)) as shop:
         worker = _worker(settings, shop)
         try:
             await worker.async_run()
@@ -79,6 +84,19 @@ async def serve(settings: Settings) -> None:
             for task in worker.ctx.get("beside", ()):
                 task.cancel()
             await worker.close()
+
+
+def _messenger(settings: Settings) -> Messenger | None:
+    """The bot, loading while the first jobs already run; None without a token."""
+    if not settings.telegram_bot_token:
+        return None
+
+    def make() -> Messenger:
+        from app.infra import telegram  # seconds of import: beside the work, not before it
+
+        return telegram.bot(settings)
+
+    return Late(make)
 
 
 def _worker(settings: Settings, shop: Shop) -> BellWorker:

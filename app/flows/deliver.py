@@ -58,7 +58,7 @@ async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         raise NotFound("no bot, no goods keys or no such order: nobody can be told")
     opened = await goods.read(deps.pg, deps.sealer, news.order_id, to.user_id)
     shown = [(good.title, good.content) for good in opened[0]] if opened else []
-    text = texts.order_news(news.status, to.language, to.number, shown, max_length=deps.messenger.max_text)
+    text = texts.order_news(news.status, to.language, to.number, shown, max_length=texts.MAX_LENGTH)
     sent = await deps.messenger.send(to.telegram_id, text)
     if sent is not Sent.DELIVERED:
         # The goods wait in the shop; a user who stopped the bot cannot be told by sending again.

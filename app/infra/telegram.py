@@ -19,8 +19,6 @@ from app.settings import Settings
 class Telegram:
     """The shop's bot; see `messenger.Messenger`."""
 
-    max_text = 4096  # Bot API, sendMessage
-
     def __init__(self, token: str, api_url: str, *, timeout_ms: int) -> None:
         session = AiohttpSession(api=TelegramAPIServer.from_base(api_url), timeout=timeout_ms / 1000)
         self.bot = aiogram.Bot(token, session=session)
@@ -45,8 +43,6 @@ class Telegram:
         await self.bot.session.close()
 
 
-def bot(settings: Settings) -> Telegram | None:
-    """The bot of these settings; None without a token."""
-    if not settings.telegram_bot_token:
-        return None
+def bot(settings: Settings) -> Telegram:
+    """The bot of these settings."""
     return Telegram(settings.telegram_bot_token, settings.telegram_api_url, timeout_ms=settings.gateway_timeout_ms)

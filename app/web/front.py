@@ -1,11 +1,11 @@
 """The Mini App's page: static files, read once, with headers that let nothing else in."""
 
 from pathlib import Path
-from typing import Any
 
-from litestar import Request, Response, get
-from litestar.datastructures import State
+from litestar import Response, get
 from litestar.types import ControllerRouterHandler
+
+from app.web.handler import Req
 
 PAGE = Path(__file__).parent / "page"
 MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -25,7 +25,7 @@ def handlers() -> list[ControllerRouterHandler]:
     files["/"] = files["/index.html"]
 
     @get(sorted(files), include_in_schema=False)
-    async def page(request: Request[Any, Any, State]) -> Response[bytes]:
+    async def page(request: Req) -> Response[bytes]:
         media, content = files[request.url.path]
         return Response(content, media_type=media, headers=HEADERS)
 

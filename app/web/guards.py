@@ -1,16 +1,13 @@
 """Who calls: the session behind a bearer token."""
 
-from typing import Any
-
-from litestar import Request
-
 from app.base import clock
 from app.errors import BadToken
 from app.infra.secrets import Session
 from app.shop import Shop
+from app.web.handler import Req
 
 
-def signed_in(request: Request[Any, Any, Any], shop: Shop) -> Session:
+def signed_in(request: Req, shop: Shop) -> Session:
     """The caller's session. Raises: BadToken."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     tokens = shop.deps.tokens

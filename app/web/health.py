@@ -6,6 +6,7 @@ from litestar import Response, get
 from app.base.together import Read, together
 from app.errors import RedisDown
 from app.shop import Shop
+from app.web.handler import TheShop
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ async def live() -> Live:
 
 
 @get("/health/ready")
-async def ready(shop: Shop) -> Response[Ready]:
+async def ready(shop: TheShop) -> Response[Ready]:
     """200 when Postgres answers, 503 when not."""
     postgres, redis = await together(
         Read("postgres", lambda: _postgres(shop), False),

@@ -1,15 +1,14 @@
 """Gateway callbacks: verified, stored, answered within one round trip; the bell rings after the answer."""
 
-from typing import Any
-
 import structlog
-from litestar import Request, Response, post
+from litestar import Response, post
 from litestar.background_tasks import BackgroundTask
-from litestar.datastructures import State
+from litestar.params import FromPath
 
 from app.errors import RedisDown, UnsupportedMedia
 from app.flows import settle
 from app.shop import Shop
+from app.web.handler import Req, TheShop
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +18,7 @@ MAX_HEADER = 512  # characters kept of each
 
 
 @post("/api/webhook/payment/{provider:str}", status_code=200)
-async def payment(request: Request[Any, Any, State], provider: str, shop: Shop) -> Response[bytes]:
+async def payment(request: Req, provider: FromPath[str], shop: TheShop) -> Response[bytes]:
     """A gateway tells of an event: 200 once it is stored, whatever it turns out to be worth.
 
     401 for a wrong signature, 400 for a body that is not the gateway's, 503 when it could not be stored.
@@ -29,12 +28,12 @@ async def payment(request: Request[Any, Any, State], provider: str, shop: Shop) 
 
 
 @post("/api/webhook/crystalpay", status_code=200)
-async def crystalpay(request: Request[Any, Any, State], shop: Shop) -> Response[bytes]:
+async def crystalpay(request: Req, shop: TheShop) -> Response[bytes]:
     """The same under the address that the sources use."""
     return await _accept(request, "crystalpay", shop)
 
 
-async def _accept(request: Request[Any, Any, State], provider: str, shop: Shop) -> Response[bytes]:
+async def _accept(request: Req, provider: str, shop: Shop) -> Response[bytes]:
     _check_media(request)
     headers = {name: value[:MAX_HEADER] for name in KEPT_HEADERS if (value := request.headers.get(name))}
     if request.client:
@@ -57,7 +56,7 @@ async def _ring(shop: Shop, outbox_id: int) -> None:
         log.warning("not rung, the relay will", outbox_id=outbox_id, error=str(error))
 
 
-def _check_media(request: Request[Any, Any, State]) -> None:
+def _check_media(request: Req) -> None:
     media, _, params = request.headers.get("content-type", "application/json").partition(";")
     if media.strip().lower() != "application/json" or "utf-16" in params.lower():
         raise UnsupportedMedia("send application/json in UTF-8")

@@ -2,13 +2,12 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, post
-from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.base.ids import parse_id
@@ -18,6 +17,7 @@ from app.errors import Malformed, NotFound
 from app.flows import checkout
 from app.shop import Shop
 from app.web.guards import signed_in
+from app.web.handler import Req, TheShop
 
 MAX_KEY = 255  # characters of an Idempotency-Key
 
@@ -81,7 +81,7 @@ class GoodsView(msgspec.Struct, frozen=True):
 
 
 @post("/api/orders", status_code=201)
-async def place_order(request: Request[Any, Any, State], data: NewOrder, shop: Shop) -> Response[OrderView]:
+async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> Response[OrderView]:
     """An order whose goods are kept for its buyer, and the link to pay for it.
 
     A repeat with the same `Idempotency-Key` and body answers with the same order, marked `Idempotency-Replayed`.
@@ -103,10 +103,10 @@ async def place_order(request: Request[Any, Any, State], data: NewOrder, shop: S
 
 @get("/api/orders")
 async def list_orders(
-    request: Request[Any, Any, State],
-    shop: Shop,
-    before: Annotated[int, Parameter(ge=1, le=2**63 - 1)] = 2**63 - 1,
-    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    request: Req,
+    shop: TheShop,
+    before: Annotated[int, QueryParameter(ge=1, le=2**63 - 1)] = 2**63 - 1,
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> OrderList:
     """Your orders."""
     session = signed_in(request, shop)
@@ -115,14 +115,14 @@ async def list_orders(
 
 
 @get("/api/orders/{order_id:str}")
-async def show_order(request: Request[Any, Any, State], order_id: str, shop: Shop) -> OrderView:
+async def show_order(request: Req, order_id: FromPath[str], shop: TheShop) -> OrderView:
     """One of your orders."""
     session = signed_in(request, shop)
     return _view(await _owned(shop, order_id, session.user_id))
 
 
 @get("/api/orders/{order_id:str}/goods")
-async def show_goods(request: Request[Any, Any, State], order_id: str, shop: Shop) -> Response[GoodsView]:
+async def show_goods(request: Req, order_id: FromPath[str], shop: TheShop) -> Response[GoodsView]:
     """The goods of one of your orders, for your eyes only."""
     session = signed_in(request, shop)
     order = await _owned(shop, order_id, session.user_id)
@@ -153,7 +153,7 @@ def _cart(data: NewOrder) -> list[stock.Units]:
     return [stock.Units(product_id, units) for product_id, units in sorted(summed.items())]
 
 
-def _idempotency_key(request: Request[Any, Any, State]) -> str:
+def _idempotency_key(request: Req) -> str:
     """The one key of this request, bare or quoted. Raises: Malformed."""
     values = request.headers.getall("idempotency-key", [])
     if len(values) != 1:

@@ -1,19 +1,18 @@
 """The shop's front: sign in, look around."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, get, post
-from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar import get, post
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec import Meta
 
 from app.domain import catalog
 from app.errors import Malformed
 from app.flows import browse, sign_in
-from app.shop import Shop
 from app.web.guards import signed_in
+from app.web.handler import Req, TheShop
 
 
 class Enter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +74,7 @@ class Shelf(msgspec.Struct, frozen=True):
 
 
 @post("/api/session", status_code=200)
-async def open_session(data: Enter, shop: Shop) -> Entered:
+async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
     """Telegram initData for a short session token."""
     entered = await sign_in.sign_in(shop, data.init_data)
     user = User(entered.user.id, entered.user.name, entered.user.role)
@@ -83,7 +82,7 @@ async def open_session(data: Enter, shop: Shop) -> Entered:
 
 
 @get("/api/me")
-async def me(request: Request[Any, Any, State], shop: Shop) -> Me:
+async def me(request: Req, shop: TheShop) -> Me:
     """Who the token says you are."""
     session = signed_in(request, shop)
     return Me(session.user_id, session.role, session.expires_s)
@@ -91,11 +90,11 @@ async def me(request: Request[Any, Any, State], shop: Shop) -> Me:
 
 @get("/api/catalog")
 async def list_products(
-    shop: Shop,
-    text: Annotated[str, Parameter(query="query", max_length=100)] = "",
-    category: Annotated[str, Parameter(max_length=60)] = "",
-    cursor: Annotated[str, Parameter(max_length=20)] = "0",
-    limit: Annotated[int, Parameter(ge=1, le=browse.MAX_PAGE)] = 24,
+    shop: TheShop,
+    text: Annotated[str, QueryParameter(name="query", max_length=100)] = "",
+    category: Annotated[str, QueryParameter(max_length=60)] = "",
+    cursor: Annotated[str, QueryParameter(max_length=20)] = "0",
+    limit: Annotated[int, QueryParameter(ge=1, le=browse.MAX_PAGE)] = 24,
 ) -> Shelf:
     """The shelf: products whose title or description holds `query`, page by page."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
@@ -107,7 +106,7 @@ async def list_products(
 
 
 @get("/api/products/{product_id:int}")
-async def show_product(product_id: Annotated[int, Parameter(ge=1, le=2**63 - 1)], shop: Shop) -> Product:
+async def show_product(product_id: Annotated[int, PathParameter(ge=1, le=2**63 - 1)], shop: TheShop) -> Product:
     """One product."""
     return _product(await browse.look(shop, product_id))
 

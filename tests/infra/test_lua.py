@@ -139,7 +139,7 @@ FAULTS = [
         "too few values",
         'return {"taken", left, redis.call("PTTL", free)}',
         'return {"taken", left}',
-        33,
+        34,
         "2 fields, 1 are",
     ),
     ("too many values", 'return {"repeated"}', 'return {"repeated", {1, 2}}', 16, "0 fields, 1 are"),

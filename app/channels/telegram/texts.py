@@ -1,5 +1,7 @@
 """What the bot says about an order, in the buyer's language."""
 
+MAX_LENGTH = 4096  # characters of one message (Bot API, sendMessage)
+
 LANGUAGES = ("en", "ru", "uk")
 
 _DELIVERED = {

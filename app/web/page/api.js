@@ -27,10 +27,6 @@ export function serverNow() {
 
 // Session
 
-export function signedIn() {
-  return Boolean(liveToken());
-}
-
 function liveToken() {
   const kept = session.get("token");
   return kept && Date.parse(kept.expires_at) - serverNow() > 5_000 ? kept.token : null;
@@ -63,7 +59,7 @@ function announce(state) {
 
 // Calls
 
-async function send(method, path, { body, token, key, signal } = {}) {
+async function send(method, path, { body, token, key, signal, cache = "no-store" } = {}) {
   const headers = { Accept: "application/json" };
   if (body) headers["Content-Type"] = "application/json";
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -75,7 +71,7 @@ async function send(method, path, { body, token, key, signal } = {}) {
   signal?.addEventListener("abort", stop);
   if (signal?.aborted) stop();
   try {
-    const response = await fetch(path, { method, headers, body, signal: clock.signal, cache: "no-store" });
+    const response = await fetch(path, { method, headers, body, signal: clock.signal, cache });
     const stamp = Date.parse(response.headers.get("Date") ?? "");
     if (stamp && Math.abs(stamp - Date.now()) > 2_000) skewMs = stamp - Date.now();
     const answer = await readJson(response);
@@ -116,11 +112,11 @@ async function asBuyer(method, path, options = {}) {
 async function asAnyone(path, signal) {
   const token = liveToken();
   try {
-    return await send("GET", path, { token, signal });
+    return await send("GET", path, { token, signal, cache: "no-cache" });
   } catch (error) {
     if (error.status !== 401 || !token) throw error;
     session.drop("token");
-    return send("GET", path, { signal });
+    return send("GET", path, { signal, cache: "no-cache" });
   }
 }
 

@@ -92,9 +92,8 @@ function drawNav() {
 
 function drawNotice() {
   const place = document.getElementById("notice");
-  const paidElsewhere = session === "none" && /^#\/o\//.test(location.hash);
-  const said = navigator.onLine === false ? "offline" : session === "ended" ? "ended"
-    : paidElsewhere ? "backToTelegram" : session === "none" ? "noTelegram" : null;
+  const guest = session === "none" && !/^#\/o\//.test(location.hash); // an order's page says it in its own words
+  const said = navigator.onLine === false ? "offline" : session === "ended" ? "ended" : guest ? "noTelegram" : null;
   if (place.dataset.said === String(said)) return;
   place.dataset.said = String(said);
   put(place, said && h("p", { class: `notice ${said === "noTelegram" ? "" : "strong"}` },

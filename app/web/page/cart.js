@@ -51,7 +51,7 @@ export const cart = {
     if (count === 0) lines = lines.filter((line) => line.id !== product.id);
     else {
       const line = { ...pick(product), seller: { id: product.seller.id, name: product.seller.name }, quantity: count };
-      lines = at < 0 ? [...lines, line] : lines.with?.(at, line) ?? lines.map((old, i) => (i === at ? line : old));
+      lines = at < 0 ? [...lines, line] : lines.map((old, i) => (i === at ? line : old));
     }
     keep();
     return count;

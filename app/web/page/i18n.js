@@ -31,10 +31,11 @@ const WORDS = {
     "Ви переглядаєте як гість. Щоб купити, відкрийте магазин із Telegram.",
   ],
   backToTelegram: [
-    "You can close this tab: your order is waiting for you in Telegram.",
-    "Эту вкладку можно закрыть: ваш заказ ждёт вас в Telegram.",
-    "Цю вкладку можна закрити: ваше замовлення чекає на вас у Telegram.",
+    "Go back to Telegram: your order is there",
+    "Вернитесь в Telegram: ваш заказ там",
+    "Поверніться до Telegram: ваше замовлення там",
   ],
+  backHint: ["You can close this tab.", "Эту вкладку можно закрыть.", "Цю вкладку можна закрити."],
   ended: [
     "Your visit has ended. Close the shop and open it again from Telegram; your cart is kept.",
     "Сеанс закончился. Закройте магазин и откройте его снова из Telegram: корзина сохранится.",
@@ -146,15 +147,15 @@ const WORDS = {
   outOfStock: ["Someone was faster", "Кто-то успел раньше", "Хтось встиг раніше"],
   twoSellers: ["One seller per order", "Один продавец на заказ", "Один продавець на замовлення"],
   providerDown: ["The payment service is not answering", "Платёжный сервис не отвечает", "Платіжний сервіс не відповідає"],
-  providerHint: ["Your order is kept. Try again: you can not be charged twice.", "Заказ сохранён. Повторите: дважды деньги не спишутся.", "Замовлення збережено. Спробуйте ще раз: двічі гроші не спишуться."],
+  providerHint: ["Your order is kept. Try again: you cannot be charged twice.", "Заказ сохранён. Повторите: дважды деньги не спишутся.", "Замовлення збережено. Спробуйте ще раз: двічі гроші не спишуться."],
   busy: ["The shop is very busy", "Магазин перегружен", "Магазин перевантажено"],
   inProgress: ["Your order is still being placed", "Заказ ещё оформляется", "Замовлення ще оформлюється"],
   inProgressHint: ["Try again in a moment: it stays one order.", "Повторите через минуту: заказ останется один.", "Спробуйте за хвилину: замовлення лишиться одне."],
 };
 
 const STATUSES = {
-  pending: ["Waiting for payment", "Ждёт оплаты", "Очікує оплати"],
-  payment_pending: ["Waiting for payment", "Ждёт оплаты", "Очікує оплати"],
+  pending: ["Awaiting payment", "Ждёт оплаты", "Очікує оплати"],
+  payment_pending: ["Awaiting payment", "Ждёт оплаты", "Очікує оплати"],
   paid: ["Paid", "Оплачен", "Сплачено"],
   preorder: ["Being made", "Готовится", "Готується"],
   delivered: ["Delivered", "Доставлен", "Доставлено"],

@@ -1,6 +1,5 @@
 // Cart: one section per seller, each with its own total and its own payment.
 
-import { signedIn } from "./api.js";
 import { cart } from "./cart.js";
 import { buy } from "./checkout.js";
 import { h, icon, put, toast } from "./dom.js";
@@ -73,7 +72,6 @@ export async function basket({ root, signal, go }) {
     trouble.delete(group.key);
     put(notes);
     draw();
-    if (!signedIn()) toast(t("placing"));
     try {
       const { order, payment } = await buy(group, () => toast(t("stillPlacing")));
       busy = null;

@@ -65,7 +65,7 @@ export function catalog({ root, signal, returning }) {
     asking = new AbortController();
     const mine = asking.signal;
     drawChips();
-    put(place, loading(h("div", { class: "grid" }, skeleton(8, "card-like"))));
+    put(place, loading(h("div", { class: "grid" }, skeleton(10, "card-like"))));
     try {
       keep(await api.catalog({ ...seen, cursor: null }, mine), true);
     } catch (error) {

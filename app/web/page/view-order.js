@@ -47,9 +47,7 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
     } catch (error) {
       if (signal.aborted) return;
       if (!shown || error.status === -1) {
-        put(root, backLink("#/orders", t("orders")), error.status === 404
-          ? blank("list", t("noOrder"), "", linkButton("#/orders", t("orders")))
-          : failure(error, rerun));
+        put(root, backLink("#/orders", t("orders")), dead(error, rerun));
         return;
       }
       pause = Math.max(pause, (error.retryAfterS ?? 0) * 1_000, 3_000); // what is on the page stays; we ask again
@@ -58,6 +56,13 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
     const brisk = WAITING.has(status) || status === "paid";
     pause = Math.min(pause * 1.4, brisk ? QUICK_MS : SLOW_MS);
   }
+}
+
+function dead(error, rerun) {
+  if (error.status === 404) return blank("list", t("noOrder"), "", linkButton("#/orders", t("orders")));
+  // Telegram opened the gateway in a browser of its own, and the gateway sent the buyer back to that one.
+  if (error.type === "/page/no-telegram") return blank("check", t("backToTelegram"), t("backHint"));
+  return failure(error, rerun);
 }
 
 // -> {order, payment, goods, owed, problem}: the goods are asked for only once there can be some.
@@ -91,10 +96,11 @@ function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved
 
 function statusPanel(o, payment, moved, signal) {
   const waiting = WAITING.has(o.status);
+  const said = statusSaid(o.status);
   const url = waiting && webAddress(payment?.url) ? payment.url : null;
   return h("section", { class: "panel status" },
     !FAILED.has(spelled(o.status)) && steps(o),
-    h("p", { class: "said" }, statusSaid(o.status)),
+    said && h("p", { class: "said" }, said),
     waiting && moved && warning(t("totalMoved", { price: money(o.total_minor, o.currency) })),
     url && button([icon("link"), t("openPay")], () => openPayment(url), "main wide"),
     waiting && !url && h("p", { class: "hint" }, t("noPayLink")),
@@ -103,7 +109,7 @@ function statusPanel(o, payment, moved, signal) {
 
 function steps(o) {
   const word = spelled(o.status);
-  const done = ENDED.has(word) || word === "shipped" ? 3 : WAITING.has(word) ? 1 : 2;
+  const done = ENDED.has(word) || word === "shipped" ? 3 : o.paid_at || word === "paid" || word === "preorder" ? 2 : 1;
   const live = done < 3;
   const last = word === "shipped" ? statusName(word) : t("step3");
   return h("ol", { class: "steps", "aria-label": t("progress") }, [t("step1"), t("step2"), last].map((text, at) => h("li", {
@@ -125,10 +131,10 @@ function held(until, signal) {
 function good(item, at, count) {
   const text = h("pre", { class: "secret", id: `good-${at}`, tabindex: "0", role: "group", "aria-label": item.title }, item.content);
   const link = webAddress(item.content.trim()) ? item.content.trim() : null;
-  return h("li", { class: "good" },
-    h("div", { class: "good-head" }, h("h3", {}, item.title), kindBadge(item.kind)),
+  return h("li", { class: "item" },
+    h("div", { class: "item-head" }, h("h3", {}, item.title), kindBadge(item.kind)),
     text,
-    h("div", { class: "good-actions" },
+    h("div", { class: "item-actions" },
       h("button", { type: "button", class: `button ${count > 1 ? "quiet" : "main"}`, "aria-label": t("copyNamed", { title: item.title }), onclick: () => copy(item.content, text) },
         icon("copy"), t("copy")),
       link && h("a", { class: "button quiet", href: link, target: "_blank", rel: "noopener noreferrer" }, icon("link"), t("openLink"))));

@@ -1,0 +1,109 @@
+"""A real Postgres and a real Redis for every test: one pair of servers per run, one fresh database per test."""
+
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from app.base.keys import KEYS
+from app.infra import embedded
+from app.infra.embedded import Servers
+from app.infra.migrate import migrate
+from app.infra.pipe import Pipe
+from app.infra.sql import Postgres
+from app.settings import Settings
+from tests.world import World, settings_for
+
+TEMPLATE = "torg_template"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """The servers of this run; missing binaries fail every test with the one line that says how to get them."""
+    with tempfile.TemporaryDirectory(prefix="torg-test-") as home, embedded.serve(Path(home)) as running:
+        yield running
+
+
+@pytest.fixture
+async def pg_url(servers: Servers, template: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A database of this test's own, with every migration."""
+    name = f"t_{abs(hash(request.node.nodeid))}"
+    admin = await asyncpg.connect(servers.database_url)
+    try:
+        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield servers.database_url.replace("/torg?", f"/{name}?")
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> str:
+    """A migrated database to copy."""
+    import asyncio
+
+    async def make() -> None:
+        admin = await asyncpg.connect(servers.database_url)
+        try:
+            await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+        finally:
+            await admin.close()
+        await migrate(servers.database_url.replace("/torg?", f"/{TEMPLATE}?"))
+
+    asyncio.run(make())
+    return TEMPLATE
+
+
+@pytest.fixture
+async def pg(pg_url: str) -> AsyncIterator[Postgres]:
+    pool = await Postgres.open(pg_url, pool_size=8, timeout_ms=10_000)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+async def redis(servers: Servers) -> AsyncIterator[Pipe]:
+    """An empty Redis; afterwards every key that is left is on the key map and will expire."""
+    pipe = Pipe(servers.redis_url, timeout_ms=2000)
+    await pipe.command("FLUSHALL")
+    yield pipe
+    try:
+        await check_keys(pipe)
+    finally:
+        await pipe.command("FLUSHALL")
+        await pipe.aclose()
+
+
+async def check_keys(pipe: Pipe) -> None:
+    """Raises: AssertionError for a key that the map does not have, or that lives longer than it says."""
+    rows = [(re.compile(_regex(key.pattern)), key.ttl) for key in KEYS]
+    keys = await pipe.command("KEYS", "*")
+    assert isinstance(keys, list)
+    for name in keys:
+        text = name.decode()
+        ttl = next((ttl for pattern, ttl in rows if pattern.fullmatch(text)), None)
+        assert ttl is not None, f"Redis key {text!r} is not on the map of app/base/keys.py"
+        left = await pipe.command("PTTL", name)
+        assert isinstance(left, int)
+        assert ttl == "permanent" or left > 0 or left == -2, f"Redis key {text!r} never expires"
+
+
+def _regex(pattern: str) -> str:
+    return "".join(".+" if part.startswith("<") else re.escape(part) for part in re.split(r"(<[^>]+>)", pattern))
+
+
+@pytest.fixture
+def settings(pg_url: str, servers: Servers) -> Settings:
+    """Settings with every secret set; no outside party runs behind them."""
+    return settings_for(pg_url, servers.redis_url)
+
+
+@pytest.fixture
+async def world(pg_url: str, servers: Servers, redis: Pipe) -> AsyncIterator[World]:
+    """A whole shop: web over HTTP, both simulators over HTTP, jobs on demand."""
+    async with World.opened(pg_url, servers.redis_url) as opened:
+        yield opened

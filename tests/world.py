@@ -1,0 +1,163 @@
+"""A whole shop in one process, on real servers and over real HTTP, for tests that tell a story."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import httpx
+
+from app.base import clock
+from app.demo.environment import free_port
+from app.domain import catalog, goods, stock
+from app.domain.catalog import NewProduct
+from app.infra.telegram import bot
+from app.main import create_app
+from app.sandbox.crystalpay import CrystalPay
+from app.sandbox.initdata import sign_init_data
+from app.sandbox.serve import running
+from app.sandbox.telegram import Telegram
+from app.settings import Settings
+from app.shop import Shop, opened
+from workers import jobs
+
+BOT_TOKEN = "1234567890:AAtest-token-of-the-test-bot_0123456"
+SALT = "salt-of-the-tests"
+
+
+def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
+    """Settings with made-up secrets and short waits."""
+    given: dict[str, Any] = {
+        "database_url": database_url,
+        "redis_url": redis_url,
+        "telegram_bot_token": BOT_TOKEN,
+        "session_secret": "session-secret-of-the-tests-0123456789",
+        "goods_keys": f"t1:{base64.b64encode(b'k' * 32).decode()}",
+        "crystalpay_login": "desk",
+        "crystalpay_secret": "secret-one-of-the-tests",
+        "crystalpay_salt": SALT,
+        "log_level": "warning",
+        "lease_s": 2,
+        "relay_ms": 100,
+    }
+    return Settings(**given | changes)
+
+
+class Buyer:
+    """A signed-in user of the Mini App."""
+
+    def __init__(self, http: httpx.AsyncClient, token: str, telegram_id: int) -> None:
+        self.http, self.telegram_id = http, telegram_id
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    async def order(
+        self, *lines: tuple[int, int], key: str | None = None, provider: str = "crystalpay"
+    ) -> httpx.Response:
+        cart = {"lines": [{"product_id": p, "quantity": n} for p, n in lines], "provider": provider}
+        headers = self.headers | {"Idempotency-Key": key or str(uuid4())}
+        return await self.http.post("/api/orders", json=cart, headers=headers)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self.http.get(path, headers=self.headers)
+
+    async def status(self, order_id: str) -> str:
+        return str((await self.get(f"/api/orders/{order_id}")).json()["order"]["status"])
+
+    async def goods(self, order_id: str) -> list[str]:
+        return [good["content"] for good in (await self.get(f"/api/orders/{order_id}/goods")).json()["goods"]]
+
+
+class World:
+    """The shop, the outside world, and time that stands still until a test runs the jobs."""
+
+    def __init__(self, shop: Shop, http: httpx.AsyncClient, crystalpay: CrystalPay, telegram: Telegram) -> None:
+        self.shop, self.http, self.crystalpay, self.telegram = shop, http, crystalpay, telegram
+        self.seller_id = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, database_url: str, redis_url: str, **changes: Any) -> AsyncIterator[Self]:
+        async with AsyncExitStack() as stack:
+            crystalpay = CrystalPay("desk", "secret-one-of-the-tests", SALT, minute_ms=50)
+            telegram = Telegram(BOT_TOKEN)
+            port = free_port()
+            settings = settings_for(
+                database_url,
+                redis_url,
+                crystalpay_url=await stack.enter_async_context(running(crystalpay.app())),
+                telegram_api_url=await stack.enter_async_context(running(telegram.app())),
+                public_url=f"http://127.0.0.1:{port}",
+                port=port,
+                **changes,
+            )
+            shop = await stack.enter_async_context(opened(settings, bot(settings)))
+            url = await stack.enter_async_context(running(create_app(settings), port=port))
+            http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+            yield cls(shop, http, crystalpay, telegram)
+
+    @property
+    def pg(self) -> Any:
+        return self.shop.deps.pg
+
+    async def product(
+        self, *secrets: str, kind: str = "unit", pieces: int = 0, price_minor: int = 10_000, **more: Any
+    ) -> int:
+        """A product of this world's one seller, with stock."""
+        if not self.seller_id:
+            self.seller_id = await catalog.add_seller(self.pg, "Seller")
+        new = NewProduct(
+            **{"seller_id": self.seller_id, "title": "Key", "description": "", "category": "Keys", "kind": kind}
+            | {"currency": "RUB", "list_price_minor": price_minor, "lead_time_h": 48 if kind == "made" else None}
+            | more
+        )
+        product_id = await catalog.add_product(self.pg, new)
+        assert self.shop.deps.sealer
+        if secrets:
+            await stock.add(self.pg, self.shop.deps.sealer, product_id, list(secrets))
+        if pieces:
+            await stock.add_pieces(self.pg, product_id, pieces)
+        if kind == "shared":
+            await goods.share(self.pg, self.shop.deps.sealer, product_id, "the shared file")
+        return product_id
+
+    def init_data(self, telegram_id: int, *, age_s: int = 0, name: str = "Ann", language: str = "en") -> str:
+        user = {"id": telegram_id, "first_name": name, "language_code": language}
+        return sign_init_data(BOT_TOKEN, user, auth_date=clock.unix_s() - age_s)
+
+    async def buyer(self, telegram_id: int = 1001, **user: Any) -> Buyer:
+        entered = await self.http.post("/api/session", json={"init_data": self.init_data(telegram_id, **user)})
+        assert entered.status_code == 200, entered.text
+        return Buyer(self.http, entered.json()["token"], telegram_id)
+
+    async def callback(self, body: bytes | dict[str, Any], path: str = "/api/webhook/crystalpay") -> httpx.Response:
+        content = body if isinstance(body, bytes) else httpx.Request("POST", "http://x", json=body).content
+        return await self.http.post(path, content=content, headers={"Content-Type": "application/json"})
+
+    async def drain(self) -> int:
+        """Every job that is due now has been tried once; returns how many attempts that took."""
+        tried = 0
+        while due := [
+            row["id"]
+            for row in await self.pg.fetch(
+                "SELECT id FROM outbox WHERE state = 'owed' AND run_at <= now()"
+                " AND (lease_until IS NULL OR lease_until < now())",
+                (),
+            )
+        ]:
+            for outbox_id in due:
+                await jobs.run(self.shop, outbox_id)
+                tried += 1
+        return tried
+
+    async def scalar(self, query: str, *args: object) -> Any:
+        return (await self.pg.fetch(query, args))[0][0]
+
+
+def invoice_of(placed: dict[str, Any]) -> str:
+    """The gateway's invoice id in an order's payment link."""
+    return str(placed["payment"]["url"]).rpartition("i=")[2]
+
+
+def order_id_of(placed: dict[str, Any]) -> UUID:
+    return UUID(placed["order"]["id"])
