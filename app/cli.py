@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from app import settings as settings_floor
+from app.base.version import VERSION
 from app.demo import processes
 from app.demo.buyer import NotDelivered
 from app.demo.run import demo as run_demo
@@ -38,7 +39,7 @@ lifeline = click.option("--lifeline", type=int, hidden=True, help="stop when thi
 
 
 @click.group(help="Torg: a self-hosted backend for shops that sell inside Telegram.")
-@click.version_option(package_name="torg")
+@click.version_option(VERSION, prog_name="torg")
 def cli() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 

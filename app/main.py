@@ -10,6 +10,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from app.base import clock
+from app.base.version import VERSION
 from app.infra import observe
 from app.settings import Settings
 from app.shop import Shop, opened
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[RequestId],
         lifespan=[lifespan],
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=OpenAPIConfig(title="Torg", version="0.1.0", path="/schema"),
+        openapi_config=OpenAPIConfig(title="Torg", version=VERSION, path="/schema"),
         logging_config=None,
         debug=False,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The Mini App's page: static files, read once, with headers that let nothing else in."""
 
+import hashlib
 from pathlib import Path
 
 from litestar import Response, get
@@ -12,7 +13,7 @@ MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".s
 
 # Telegram shows Mini Apps in its own frame on the web, so framing is allowed to it and to nobody else.
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'self' https://web.telegram.org; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'self' https://*.telegram.org; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -23,11 +24,16 @@ def handlers() -> list[ControllerRouterHandler]:
     """`/` and a path for each file beside it."""
     files = {f"/{path.name}": (_media(path), path.read_bytes()) for path in PAGE.iterdir() if path.suffix in MEDIA}
     files["/"] = files["/index.html"]
+    # Names carry no version: a browser asks every time, and is told "unchanged".
+    etags = {path: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for path, (_, content) in files.items()}
 
     @get(sorted(files), include_in_schema=False)
     async def page(request: Req) -> Response[bytes]:
         media, content = files[request.url.path]
-        return Response(content, media_type=media, headers=HEADERS)
+        headers = HEADERS | {"ETag": etags[request.url.path]}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(b"", status_code=304, media_type=media, headers=headers)
+        return Response(content, media_type=media, headers=headers)
 
     return [page]
 

@@ -2,7 +2,7 @@
 
 import { local } from "./store.js";
 
-export const MOST = 99;
+const MOST = 99;
 
 const FIELDS = ["id", "title", "kind", "category", "currency", "price_minor", "list_price_minor", "left"];
 let lines = (local.get("cart") ?? []).filter(sound);

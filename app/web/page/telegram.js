@@ -84,7 +84,7 @@ function frameOrigin() {
   }
 }
 
-export function bridged() {
+function bridged() {
   return Boolean(window.TelegramWebviewProxy?.postEvent || frame);
 }
 

@@ -1,0 +1,56 @@
+# Torg. Needs Python 3.11 or newer and make; everything else comes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## a purchase from order to goods, then the shop stays open (ONCE=1: exit after it; PORT=8080)
+	@exec $(BIN)/python -m app.cli demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: $(READY) ## the whole suite on a real Postgres and a real Redis (ARGS="-k stock" for a part)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint, strict types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(READY) ## one benchmark: NAME=webhook or NAME=lua
+	@$(BIN)/python -m bench $(NAME)
+
+web: $(READY) ## serve HTTP on TORG_* (embedded servers when none are named)
+	@exec $(BIN)/python -m app.cli web
+
+worker: $(READY) ## do the jobs
+	@exec $(BIN)/python -m app.cli worker
+
+migrate: $(READY) ## bring the database up to this release
+	@$(BIN)/python -m app.cli migrate
+
+docs: $(READY) ## rewrite what is generated: .env.example, sql/schema.sql, docs/errors.md, docs/keys.md
+	@$(BIN)/python -m tests.house.generate
+
+lock: ## rewrite requirements.txt from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra embedded --extra dev pyproject.toml -o requirements.txt
+
+clean: ## remove .venv, caches and the demo's data
+	@rm -rf .venv .torg .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Torg needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s" -m app.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)/$(BIN)/python" > $(BIN)/torg
+	@chmod +x $(BIN)/torg
+	@touch $@
+
+.PHONY: help demo test check bench web worker migrate docs lock clean
