@@ -20,6 +20,7 @@ from app.infra.sql import Postgres
 from app.settings import Settings
 
 START_S = 30.0  # patience with a process on a slow machine
+TELL_S = 20.0  # a fresh worker is still loading aiogram, beside its other work
 SIGN_AGAIN_S = 1800  # initData is good for an hour
 
 Say = Callable[[str], None]
@@ -107,10 +108,24 @@ def _purchase(env: dict[str, str], say: Say) -> None:
     bought = buyer.buy(env["TORG_PUBLIC_URL"], env["DEMO_BUYER_INIT_DATA"], told)
     for good in bought.goods:
         say(f"      {good['title']}: {good['content']}")
-    chat = {"chat_id": environment.BUYER["id"]}
-    messages = httpx.get(f"{env['TORG_TELEGRAM_API_URL']}/sandbox/messages", params=chat, timeout=5)  # type: ignore[arg-type]
-    say(f"  the bot has told the buyer: {len(messages.json())} messages in the chat so far")
+    number = bought.order["number"]
+    say(
+        f"  the bot tells the buyer:    {_told(env['TORG_TELEGRAM_API_URL'], number) or 'not yet (see the worker log)'}"
+    )
     say(f"delivered in {bought.payment_to_goods_ms:.0f} ms")
+
+
+def _told(telegram_url: str, number: int) -> str:
+    """The first line of the bot's message about this order; empty when it does not come in time."""
+    deadline = time.monotonic() + TELL_S
+    while time.monotonic() < deadline:
+        chat = f"{telegram_url}/sandbox/messages?chat_id={environment.BUYER['id']}"
+        for message in httpx.get(chat, timeout=5).json():
+            head = str(message["text"]).partition("\n")[0]
+            if f" {number} " in head:
+                return head
+        time.sleep(0.05)
+    return ""
 
 
 def _serve(settings: Settings, env: dict[str, str], children: list[Child], say: Say) -> None:
