@@ -143,6 +143,9 @@ def _settings() -> Settings:
 def _servers(settings: Settings, *, redis: bool = True) -> Iterator[Settings]:
     """Settings whose servers are there: those that they name, else the embedded ones."""
     own_postgres, own_redis = not settings.database_url, redis and not settings.redis_url
+    if not own_postgres and not own_redis:
+        yield settings  # nothing of ours runs here: no data directory either
+        return
     with embedded.serve(Path(settings.data_dir), postgres=own_postgres, redis=own_redis) as servers:
         yield msgspec.structs.replace(
             settings,

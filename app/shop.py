@@ -4,12 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import structlog
 
+from app.domain import inbox, stock
 from app.domain.catalog import Places
+from app.errors import RedisDown
 from app.gateways import registry
-from app.infra import deps
+from app.infra import deps, lua, queue
 from app.infra.messenger import Messenger
 from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SCRIPTS = (*stock.SCRIPTS, *inbox.SCRIPTS, queue.RING)
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,4 +31,8 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
 async def opened(settings: Settings, messenger: Messenger | None = None) -> AsyncIterator[Shop]:
     """A working shop; without a messenger nobody is told anything. Raises: PostgresDown."""
     async with deps.opened(settings, messenger) as parts:
+        try:
+            await lua.load(parts.redis, SCRIPTS)
+        except RedisDown as error:
+            log.warning("scripts not loaded, each goes with its first call", error=str(error))
         yield Shop(deps=parts, gateways=registry.build(settings, parts.http), places=Places())

@@ -52,6 +52,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 SEEN: Script[Known | Fresh] = Script("inbox/seen", Known, Fresh)
 MARK: Script[Marked] = Script("inbox/mark", Marked)
+SCRIPTS = (SEEN, MARK)
+
 STORE = One("inbox/store_event", Stored)
 IGNORE = Opt("inbox/ignore_event", Ignored)
 

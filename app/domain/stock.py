@@ -86,6 +86,8 @@ COMMIT: Script[Committed | Gone] = Script("stock/commit", Committed, Gone)
 RELEASE: Script[Released | Gone] = Script("stock/release", Released, Gone)
 FORGET: Script[Forgotten] = Script("stock/forget", Forgotten)
 
+SCRIPTS = (RESERVE, FILL, COMMIT, RELEASE, FORGET)
+
 COUNT = Many("stock/count_units", Count)
 ADD = One("stock/add_units", Added)
 

@@ -16,13 +16,16 @@ async def expire(shop: Shop) -> int:
     closed = 0
     while True:
         batch = await orders.expire(shop.deps.pg, grace_s=shop.deps.settings.expiry_grace_s, size=BATCH)
+        freed: dict[int, set[int]] = {}
         for order in batch:
             log.info("order expired", order_id=str(order.order_id))
+            freed.setdefault(order.seller_id, set()).update(order.product_ids)
+        for seller_id, product_ids in freed.items():
             try:
-                await stock.forget(shop.deps.redis, order.seller_id, order.product_ids)
+                await stock.forget(shop.deps.redis, seller_id, sorted(product_ids))
             except RedisDown as error:
                 # The counters forget themselves soon; until then they refuse a little too much.
-                log.warning("counters not corrected", seller_id=order.seller_id, error=str(error))
+                log.warning("counters not corrected", seller_id=seller_id, error=str(error))
         closed += len(batch)
         if len(batch) < BATCH:
             return closed
