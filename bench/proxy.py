@@ -6,7 +6,8 @@ extra. So 25 ms each way make every round trip 50 ms longer and take no throughp
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
@@ -70,7 +71,7 @@ class Proxy:
         ends = [writer]
         try:
             above, beyond = await self._dial()
-            ends.append(beyond)
+            ends += [beyond]
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._carry("up", reader, beyond))
                 both.create_task(self._carry("down", above, writer))
@@ -93,7 +94,6 @@ class Proxy:
 
     async def _carry(self, direction: Direction, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """Everything that comes from the source reaches the sink later, its end included."""
-        clock = asyncio.get_running_loop().time
         way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS)
 
         async def leave() -> None:
@@ -102,14 +102,14 @@ class Proxy:
                     data = await source.read(CHUNK_BYTES)
                 except OSError:  # a reset: what was sent before it still arrives
                     data = b""
-                await way.put((clock() + self.delay_s, data))
+                await way.put((monotonic() + self.delay_s, data))
                 if not data:
                     return
 
         async def arrive() -> None:
             while True:
                 due_s, data = await way.get()
-                while (early_s := due_s - clock()) > 0:
+                if (early_s := due_s - monotonic()) > 0:
                     await asyncio.sleep(early_s)
                 if not data:
                     sink.write_eof()
@@ -139,8 +139,7 @@ async def listening(
         for task in tuple(proxy.connections):
             task.cancel()
         await asyncio.gather(*proxy.connections, return_exceptions=True)
-        with suppress(OSError):
-            await server.wait_closed()
+        await server.wait_closed()
 
 
 @asynccontextmanager

@@ -122,7 +122,7 @@ moved AS (
       FROM became b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role)
-    SELECT b.id, 'paid', b.status, 'system' FROM became b),
+    SELECT b.id, 'paid', b.status, 'system' FROM became b WHERE b.status <> 'paid'),
 owed AS (
     INSERT INTO outbox (kind, key, payload, attempts, attempt_id, lease_until)
     SELECT 'tell', b.id || ':' || b.status, jsonb_build_object('order_id', b.id, 'status', b.status), 1, $2,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -43,6 +43,12 @@ async def said_back(port: int, said: bytes) -> bytes:
     writer.close()
     await writer.wait_closed()
     return heard
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110  (nobody could set an event for it)
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +167,7 @@ async def test_closing_cuts_what_is_open_and_leaves_no_task() -> None:
         clients = [await asyncio.open_connection(HOST, kept.port) for _ in range(20)]
         for _, writer in clients:
             writer.write(b"never arrives")
-        async with asyncio.timeout(5):
-            while len(kept.connections) < 20:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(kept.connections) == 20)
     for reader, writer in clients:
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await reader.readexactly(1)
@@ -178,6 +182,4 @@ async def test_closing_cuts_what_is_open_and_leaves_no_task() -> None:
 async def test_a_client_that_left_ends_its_connection() -> None:
     async with echo() as upstream, listening("echo", upstream) as proxy:
         assert await said_back(proxy.port, b"bye") == b"bye"
-        async with asyncio.timeout(5):
-            while proxy.connections:
-                await asyncio.sleep(0.005)
+        await until(lambda: not proxy.connections)

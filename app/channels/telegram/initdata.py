@@ -23,7 +23,8 @@ class TelegramUser(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return f"{self.first_name} {self.last_name}".strip()[:200]
+        # Postgres text cannot hold NUL; a name that has one is still a name.
+        return f"{self.first_name} {self.last_name}".replace("\0", "").strip()[:200]
 
 
 def verify(init_data: str, bot_token: str, *, now_s: int, max_age_s: int) -> TelegramUser:
