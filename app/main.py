@@ -15,7 +15,7 @@ from app.infra import observe
 from app.settings import Settings
 from app.shop import Shop, opened
 from app.web import front, health, hooks, orders, problems, shop
-from app.web.requests import RequestId
+from app.web.requests import JsonRequest, RequestId
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> Litestar:
         dependencies={"shop": Provide(_shop, sync_to_thread=False)},
         exception_handlers={Exception: problems.respond},
         middleware=[RequestId],
+        request_class=JsonRequest,
         lifespan=[lifespan],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=OpenAPIConfig(title="Torg", version=VERSION, path="/schema"),

@@ -1,16 +1,13 @@
-"""`python -m bench NAME` runs bench/NAME.py; without a name it lists them."""
+"""`python -m bench NAME` runs `main` of bench/NAME.py; without a name it lists them."""
 
 import importlib
-import pkgutil
 import sys
-
-import bench
-
-NOT_BENCHES = {"__main__", "report"}
+from pathlib import Path
 
 
 def main() -> int:
-    names = sorted({module.name for module in pkgutil.iter_modules(bench.__path__)} - NOT_BENCHES)
+    modules = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    names = [module.stem for module in modules if "\ndef main() -> None:" in module.read_text()]
     if len(sys.argv) != 2 or sys.argv[1] not in names:
         print(f"usage: python -m bench {'|'.join(names)}", file=sys.stderr)
         return 2

@@ -78,10 +78,8 @@ class Proxy:
             for end in ends:  # what is still in its buffer goes out first
                 end.close()
                 await end.wait_closed()
-        except* OSError:  # one of the two is gone, or was never there: so is the other
-            pass
-        except* asyncio.CancelledError:  # the proxy closes; nobody waits for what is on the way
-            pass
+        except* (OSError, asyncio.CancelledError):
+            pass  # one of the two is gone, so the other is cut off; or the proxy closes
         finally:
             for end in ends:
                 end.transport.abort()

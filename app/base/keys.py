@@ -30,9 +30,9 @@ KEYS = (
     Key("{e:<provider>:<event>}", "string", "60 s", "inbox", "there, once Postgres holds this webhook's event"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
-    Key("{arq}queue:health-check", "string", "30 s", "queue", "arq's own sign of life"),
+    Key("{arq}queue:health-check", "string", "31 s", "queue", "arq's own sign of life"),
     Key("arq:job:<job>", "string", "1 h", "queue", "arq's job: function and arguments"),
-    Key("arq:in-progress:<job>", "string", "40 s", "queue", "arq's mark of a running job"),
+    Key("arq:in-progress:<job>", "string", "130 s", "queue", "arq's mark of a running job"),
     Key("arq:retry:<job>", "string", "88400 s", "queue", "arq's count of tries; deleted when the job ends"),
 )
 

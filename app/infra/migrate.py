@@ -29,10 +29,9 @@ class BadMigration(Exception):
 def files(root: Path = ROOT / "migrations") -> list[tuple[int, Path]]:
     """Every migration in order. Raises: BadMigration when numbers are not 1, 2, 3 …"""
     found = sorted(root.glob("*.sql"))
-    numbered = [(int(path.name[:4]), path) for path in found]
-    if [number for number, _ in numbered] != list(range(1, len(found) + 1)):
-        raise BadMigration(f"{root}: migrations are not numbered 0001, 0002, …")
-    return numbered
+    if [path.name[:5] for path in found] != [f"{number:04}_" for number in range(1, len(found) + 1)]:
+        raise BadMigration(f"{root}: migrations are not named 0001_words.sql, 0002_…")
+    return list(enumerate(found, 1))
 
 
 async def migrate(url: str, root: Path = ROOT / "migrations") -> list[str]:

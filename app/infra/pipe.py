@@ -1,7 +1,9 @@
 """One Redis connection for every caller: the calls of one event-loop turn leave together, replies come in their order.
 
 redis-py parses the URL and sets the connection up (TLS, password, database); then `Link` takes its transport over and
-answers callers straight from `data_received`. FIGURES
+answers callers straight from `data_received`. Measured with 64 callers on 2 cores: a call costs this process 7 us of
+CPU so, 8.7 us through a task that drives redis-py's `read_response`, 91 us through its pool; the first two are then as
+fast as the server, and without a task there is nothing to cancel and one place that hears of a loss (`bench/lua.py`).
 A call that would block (BLPOP), MULTI/WATCH and pub/sub do not belong here: one of them would hold up everybody.
 """
 
@@ -40,7 +42,7 @@ class Refusal(Exception):
 
 
 class Call(msgspec.Struct):
-    """One command on its way; a failure is its result, for the caller to raise: a cancelled one leaves nothing unread."""
+    """One command on its way; a failure is its result, for the caller to raise, so a cancelled one is never unheard."""
 
     packed: bytes
     result: asyncio.Future[object]

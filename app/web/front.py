@@ -9,6 +9,7 @@ from litestar.types import ControllerRouterHandler
 from app.web.handler import Req
 
 PAGE = Path(__file__).parent / "page"
+# Litestar adds the charset to text.
 MEDIA = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 # Telegram shows Mini Apps in its own frame on the web, so framing is allowed to it and to nobody else.
@@ -22,7 +23,7 @@ HEADERS = {
 
 def handlers() -> list[ControllerRouterHandler]:
     """`/` and a path for each file beside it."""
-    files = {f"/{path.name}": (_media(path), path.read_bytes()) for path in PAGE.iterdir() if path.suffix in MEDIA}
+    files = {f"/{path.name}": (MEDIA[path.suffix], path.read_bytes()) for path in PAGE.iterdir() if path.suffix in MEDIA}
     files["/"] = files["/index.html"]
     # Names carry no version: a browser asks every time, and is told "unchanged".
     etags = {path: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for path, (_, content) in files.items()}
@@ -36,7 +37,3 @@ def handlers() -> list[ControllerRouterHandler]:
         return Response(content, media_type=media, headers=headers)
 
     return [page]
-
-
-def _media(path: Path) -> str:
-    return f"{MEDIA[path.suffix]}; charset=utf-8"

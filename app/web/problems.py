@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+SKIPPED_BYTES = 64 * 1024  # of a refused request's body are read and dropped, so that its connection can be kept
+
 # What Litestar itself refuses, in our words: its own details may carry the URL or a parser's text.
 _BY_STATUS: dict[int, tuple[type[Problem], str]] = {
     400: (Malformed, "the request does not decode"),
@@ -51,6 +53,8 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
         headers["Retry-After"] = str(problem.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:
         headers |= {name: value for name, value in error.headers.items() if name.lower() == "allow"}
+    if _more_may_come(request):
+        headers["Connection"] = "close"
     return Response(encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -63,6 +67,12 @@ def encode(problem: Problem) -> bytes:
     if isinstance(problem, Internal) and request_id:
         body["request_id"] = request_id
     return msgspec.json.encode(body | problem.facts)
+
+
+def _more_may_come(request: Request[Any, Any, Any]) -> bool:
+    """A refused body that may be long or endless: on an open connection uvicorn would read it all, for nobody."""
+    announced = request.headers.get("content-length", "0")
+    return "transfer-encoding" in request.headers or not (announced.isdigit() and int(announced) <= SKIPPED_BYTES)
 
 
 def _problem(error: Exception) -> Problem:

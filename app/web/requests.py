@@ -1,11 +1,19 @@
-"""Every request has an id: the caller's, when it is a sane one, else ours; it is in each log line and in the answer."""
+"""What every request has: an id (the caller's, when it is a sane one, else ours), and a body that decodes or is refused.
+
+The id is in each log line and in the answer.
+"""
 
 import os
 import re
+from typing import Any
 
 import structlog
+from litestar import Request
+from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Malformed
 
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -31,3 +39,13 @@ class RequestId:
             await send(message)
 
         await self.app(scope, receive, with_id)
+
+
+class JsonRequest(Request[Any, Any, State]):
+    """Litestar's own lets two kinds of bad JSON through as if they were our defects: bad UTF-8 and deep nesting."""
+
+    async def json(self) -> Any:
+        try:
+            return await super().json()
+        except (UnicodeDecodeError, RecursionError):
+            raise Malformed("the body is not JSON in UTF-8, or nested too deep") from None

@@ -2,7 +2,7 @@
 -- stock/fill: count products that are not counted here, from what Postgres says, less the live holds.
 --
 -- reply  filled products               -- how many of the given products were not counted before
--- cost   O(lines + live holds), at most 5 commands + 1 per line and 2 per lapsed hold
+-- cost   O(lines + live holds), at most 4 commands + 1 per line and 2 per lapsed hold
 -- slot   {s:<seller>}
 
 local free   = KEYS[1]                  -- hash  units free to sell, by product

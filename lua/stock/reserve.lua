@@ -4,7 +4,7 @@
 -- reply  held                          -- the units are held, now or by an earlier call with this hold id
 -- reply  short left...                 -- nothing was held: product, units left, … of each line that does not fit
 -- reply  cold products...              -- nothing was held: these products are not counted here, fill them first
--- cost   O(lines), at most 6 commands + 1 per line
+-- cost   O(lines), at most 7 commands + 1 per line
 -- slot   {s:<seller>}
 
 local free   = KEYS[1]                  -- hash  units free to sell, by product

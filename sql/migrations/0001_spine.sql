@@ -130,6 +130,7 @@ CREATE TABLE payments (
 -- One payment is being made per order and provider, and an order is paid once.
 CREATE UNIQUE INDEX payments_one_current ON payments (order_id, provider) WHERE status <> 'paid';
 CREATE UNIQUE INDEX payments_paid_once ON payments (order_id) WHERE status = 'paid';
+CREATE INDEX payments_of_order ON payments (order_id);
 
 CREATE TABLE inbox (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

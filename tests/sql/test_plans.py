@@ -1,0 +1,112 @@
+"""How Postgres reads for each statement: by an index, and never a whole table that grows with the shop.
+
+Plans are generic ones, made without knowing the arguments: what a prepared statement ends up with.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.infra.sql import Query
+from tests.sql.noun import written
+
+HOT = (
+    "catalog/place_products", "catalog/list_products", "catalog/get_product", "customers/find_recipient",
+    "goods/read_goods", "inbox/store_event", "inbox/ignore_event", "orders/create_order", "orders/find_repeat",
+    "orders/get_order", "orders/link_order", "orders/list_orders", "orders/deliver_order", "orders/expire_orders",
+    "outbox/claim_job", "outbox/finish_job", "outbox/extend_job", "outbox/retry_job", "outbox/bury_job",
+    "outbox/due_jobs", "payments/fail_payment", "payments/retake_payment", "payments/settle_payment",
+    "stock/count_units",
+)  # fmt: skip
+
+# Read whole when that is cheaper: a few hundred short rows at most.
+SMALL = {"sellers", "shared_goods"}
+
+# A shop after some months: 1,500 products, 24,000 units of which most are sold, 12,000 orders, hardly a job owed.
+MONTHS = """
+SET session_replication_role = replica;  -- no foreign key checks: this is about statistics
+INSERT INTO sellers (name) SELECT 'seller' FROM generate_series(1, 20);
+INSERT INTO users (telegram_id, name) SELECT n, 'user' FROM generate_series(1, 2000) n;
+INSERT INTO products (seller_id, title, category, kind, currency, list_price_minor, lead_time_h)
+SELECT 1 + n % 20, 'title', 'category ' || n % 10, (ARRAY['unit', 'unit', 'shipped', 'shared', 'made'])[1 + n % 5],
+       'RUB', 1000, CASE WHEN n % 5 = 4 THEN 1 END FROM generate_series(1, 1500) n;
+INSERT INTO shared_goods SELECT id, 'sealed' FROM products WHERE kind = 'shared';
+INSERT INTO stock_items (id, product_id, state, sealed, fingerprint)
+SELECT gen_random_uuid(), 1 + n % 1500, CASE WHEN n < 16000 THEN 'sold' ELSE 'available' END, 'sealed', n::text::bytea
+  FROM generate_series(1, 24000) n;
+INSERT INTO orders (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at)
+SELECT gen_random_uuid(), 1 + n % 2000, 1 + n % 20, CASE WHEN n % 100 = 0 THEN 'pending' ELSE 'delivered' END, 'RUB',
+       1000, n::text, sha256('x'), now() FROM generate_series(1, 12000) n;
+INSERT INTO order_items (order_id, position, product_id, title, kind, list_price_minor, price_minor)
+SELECT id, 1, 1 + number % 1500, 'title', 'made', 1000, 1000 FROM orders;
+INSERT INTO order_events (order_id, to_status, role) SELECT id, 'pending', 'buyer' FROM orders;
+INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, currency)
+SELECT id, 'crystalpay', CASE WHEN status = 'pending' THEN 'open' ELSE 'paid' END, number, 1000, 'RUB' FROM orders;
+INSERT INTO inbox (provider, event_key, body, headers, state)
+SELECT 'crystalpay', n, 'body', '{}', 'settled' FROM generate_series(1, 12000) n;
+INSERT INTO outbox (kind, key, payload, state)
+SELECT (ARRAY['settle', 'deliver', 'tell'])[1 + n % 3], n, '{}', CASE WHEN n % 500 = 0 THEN 'owed' ELSE 'done' END
+  FROM generate_series(1, 24000) n;
+SET session_replication_role = origin;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def planner(pg_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(pg_url)
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    yield connection
+    await connection.close()
+
+
+async def scans(planner: "asyncpg.Connection[asyncpg.Record]", query: Query) -> list[dict[str, Any]]:
+    """Each scan of the statement's plan."""
+    await planner.execute(f"PREPARE planned AS {query.text}")
+    args = f"({', '.join(['NULL'] * len(query.params))})" if query.params else ""
+    (plan,) = json.loads(await planner.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE planned{args}"))
+    await planner.execute("DEALLOCATE planned")
+    return [node for node in nodes(plan["Plan"]) if node["Node Type"].endswith("Scan")]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+async def test_every_table_of_every_statement_has_an_index_path(
+    planner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await planner.execute("SET enable_seqscan = off")
+    whole = {
+        (path, node["Relation Name"])
+        for path, query in written().items()
+        for node in await scans(planner, query)
+        if node["Node Type"] == "Seq Scan"
+    }
+    assert whole == set()
+
+
+async def test_hot_statements_do_not_slow_down_as_the_shop_grows(
+    planner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await planner.execute(MONTHS)
+    found = written()
+    slow = [
+        (path, node["Node Type"], node.get("Relation Name") or node["Index Name"])
+        for path in HOT
+        for node in await scans(planner, found[path])
+        if (node["Node Type"] == "Seq Scan" and node["Relation Name"] not in SMALL)
+        or ("Index" in node["Node Type"] and "Index Cond" not in node)  # an index read from end to end
+    ]
+    assert slow == []
+
+
+async def test_a_whole_scan_would_be_seen(planner: "asyncpg.Connection[asyncpg.Record]") -> None:
+    query = Query("sum", "one", "Sum", (), "SELECT sum(total_minor) FROM orders WHERE paid_at IS NULL")
+    await planner.execute("SET enable_seqscan = off")
+    assert [node["Node Type"] for node in await scans(planner, query)] == ["Seq Scan"]
