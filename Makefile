@@ -18,7 +18,7 @@ test: $(READY) ## the whole suite on a real Postgres and a real Redis (ARGS="-k 
 check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
 
 bench: $(READY) ## one benchmark: NAME=webhook or NAME=lua

@@ -22,10 +22,10 @@ CALLS = 150  # of each caller in a round
 ROUNDS = 15
 SCRIPT = """\
 #!lua flags=
--- bench/score: add units to one member's total, rank it, and keep the top thousand.
+-- bench/score: add units to one member's total, and rank it by when it last changed.
 --
 -- reply  scored total        -- the member's total now
--- cost   O(log members), 5 commands
+-- cost   O(log members), 4 commands
 -- slot   {bench:<variant>}
 
 local totals  = KEYS[1]            -- hash    units by member
@@ -38,7 +38,6 @@ local time = redis.call("TIME")
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local total = redis.call("HINCRBY", totals, member, units)
 redis.call("ZADD", ranking, now_ms, member)
-redis.call("ZREMRANGEBYRANK", ranking, 0, -1001)
 redis.call("PEXPIRE", ranking, ttl_ms)
 return {"scored", total}
 """

@@ -97,11 +97,13 @@ class Script(Generic[R]):
         """
         self._check_count("keys", keys, self.keys, self.keys_tail)
         self._check_count("args", args, self.args, self.args_tail)
-        reply = cast(list[Any], await redis.evalsha(self, keys, args))
+        reply: Any = await redis.evalsha(self, keys, args)
         try:
             return self._outcomes[reply[0]](*reply[1:])
         except (KeyError, TypeError, IndexError):
-            raise BadReply(f"{self.name}: answered {reply!r}") from None
+            # Not its values: they may be somebody's goods, and this text goes to the log.
+            shape = reply[:1] if isinstance(reply, list) else type(reply)
+            raise BadReply(f"{self.name}: answered {shape!r:.80}") from None
 
     def _check_count(self, what: str, given: Sequence[Part], declared: tuple[Binding, ...], tail: str) -> None:
         if len(given) == len(declared) or (tail and len(given) > len(declared)):

@@ -3,12 +3,13 @@
 The mask works on the finished line, after exceptions were written out, so no code path can go around it.
 """
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 import structlog
@@ -18,12 +19,13 @@ from app.settings import Settings
 MASK = "***"
 
 # What must not be logged even when it is nobody's configured secret: bot tokens (they are in Bot API URLs),
-# bearer tokens, and the proof in Telegram's initData.
+# bearer tokens, the proof in Telegram's initData, and passwords in URLs.
 _PATTERNS = re.compile(
-    r"(?P<bot>\b\d{5,}:[A-Za-z0-9_-]{30,})"
+    r"(?<!\d)\d{5,}:[A-Za-z0-9_-]{30,}"
     r"|(?P<bearer>(?i:bearer)\s+)[^\s\"']+"
-    r"|(?P<hash>\bhash(?:=|%3D))[0-9a-f]{64}"
+    r"|(?P<hash>\bhash(?:%3[Dd]|\W{1,6}))[0-9a-f]{64}"
     r"|(?P<token>\bv1\.\d+\.[a-z]+\.\d+\.)[A-Za-z0-9_-]+"
+    r"|(?P<url>://[^\s/:@\"'\\]*:)[^\s/@\"'\\]+(?=@)"
 )
 
 
@@ -34,16 +36,22 @@ def masker(settings: Settings) -> Callable[[str], str]:
         secrets.add(part.partition(":")[2].strip())
     for url in (settings.database_url, settings.redis_url):
         secrets.add(urlsplit(url).password or "")
+    spelt = {form for secret in secrets for form in (secret, unquote(secret), quote(secret, safe=""))}
     # The longest first, so that a secret which contains another leaves nothing behind.
-    known = sorted((s for s in secrets if len(s) >= 4), key=len, reverse=True)
-    literal = re.compile("|".join(map(re.escape, known))) if known else None
+    known = sorted((form for form in spelt if len(form) >= 4), key=len, reverse=True)
+    literal = re.compile("|".join(map(_escaped, known))) if known else None
 
     def mask(text: str) -> str:
         if literal:
             text = literal.sub(MASK, text)
-        return _PATTERNS.sub(lambda m: (m["bearer"] or m["hash"] or m["token"] or "") + MASK, text)
+        return _PATTERNS.sub(lambda m: (m["bearer"] or m["hash"] or m["token"] or m["url"] or "") + MASK, text)
 
     return mask
+
+
+def _escaped(secret: str) -> str:
+    """A pattern of the secret, also as JSON and repr write its quotes and backslashes, one inside the other or not."""
+    return "".join(r"\\+" if char == "\\" else rf"\\*{char}" if char in "\"'" else re.escape(char) for char in secret)
 
 
 def configure(settings: Settings) -> None:
@@ -96,7 +104,9 @@ _console = structlog.dev.ConsoleRenderer(
 
 
 def _json(_logger: Any, _name: str, event: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    # Bytes as Python shows them: JSON's base64 would carry a secret past the mask.
+    plain = msgspec.to_builtins(event, builtin_types=(bytes, bytearray, memoryview), str_keys=True, enc_hook=repr)
+    return json.dumps(plain, default=repr, ensure_ascii=False)
 
 
 def _text(logger: Any, name: str, event: Any) -> str:

@@ -62,7 +62,7 @@ class Pipe:
     def __init__(self, url: str, *, timeout_ms: int) -> None:
         self._timeout_s = timeout_ms / 1000
         self._pool = ConnectionPool.from_url(url)  # reads the URL; it never holds a connection
-        self._pool.connection_kwargs |= {"protocol": 2, "socket_timeout": self._timeout_s}  # also over the URL's own
+        self._pool.connection_kwargs["protocol"] = 2  # whatever the URL says: a push of RESP3 would pass for a reply
         self._queue: deque[Call] = deque()
         self._turn_ends = False  # the end of this turn is scheduled
         self._link: Link | None = None

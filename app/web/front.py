@@ -23,7 +23,9 @@ HEADERS = {
 
 def handlers() -> list[ControllerRouterHandler]:
     """`/` and a path for each file beside it."""
-    files = {f"/{path.name}": (MEDIA[path.suffix], path.read_bytes()) for path in PAGE.iterdir() if path.suffix in MEDIA}
+    files = {
+        f"/{path.name}": (MEDIA[path.suffix], path.read_bytes()) for path in PAGE.iterdir() if path.suffix in MEDIA
+    }
     files["/"] = files["/index.html"]
     # Names carry no version: a browser asks every time, and is told "unchanged".
     etags = {path: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for path, (_, content) in files.items()}

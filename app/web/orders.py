@@ -87,12 +87,14 @@ async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> 
     A repeat with the same `Idempotency-Key` and body answers with the same order, marked `Idempotency-Replayed`.
     """
     session = signed_in(request, shop)
+    body = await request.body()
+    _check_types(body)
     want = checkout.Want(
         user_id=session.user_id,
         cart=_cart(data),
         provider=data.provider,
         idempotency_key=_idempotency_key(request),
-        request_hash=hashlib.sha256(await request.body()).digest(),
+        request_hash=hashlib.sha256(body).digest(),
     )
     placed = await checkout.place(shop, want)
     headers = {"Location": f"/api/orders/{placed.order.id}"}
@@ -141,6 +143,14 @@ async def _owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
     if order is None:
         raise NotFound("no such order")
     return order
+
+
+def _check_types(body: bytes) -> None:
+    """Litestar takes `"1"` for 1; a cart is exactly what its schema says. Raises: Malformed."""
+    try:
+        msgspec.json.decode(body, type=NewOrder)
+    except msgspec.ValidationError as error:
+        raise Malformed(str(error)) from None
 
 
 def _cart(data: NewOrder) -> list[stock.Units]:

@@ -18,7 +18,8 @@ owed AS (
       FROM stored s
     RETURNING id),
 again AS (
-    UPDATE outbox o SET state = 'owed', attempts = 0, run_at = now() + interval '5 seconds', done_at = NULL
+    UPDATE outbox o SET state = 'owed', attempts = 0, run_at = now() + interval '5 seconds', done_at = NULL,
+                        attempt_id = NULL, lease_until = NULL
       FROM inbox i
      WHERE i.provider = $1 AND i.event_key = $2 AND i.state = 'ignored'
        AND o.kind = 'settle' AND o.key = i.id::text AND o.state = 'done')

@@ -23,9 +23,11 @@ PATIENCE_S = 30.0  # a story that takes longer has stopped
 STATEMENT = re.compile(rb"-- name: (\w+)")
 PREPARED = re.compile(rb"__asyncpg_stmt_[0-9a-f]+__")
 SHA = re.compile(rb"\$7\r\nEVALSHA\r\n\$40\r\n([0-9a-f]{40})\r\n")
+BOT = re.compile(rb"/bot[^/]+")  # and its token
 WORD = re.compile(rb"\$\d+\r\n([^\r]+)\r\n")
 BELL = b"\r\n" + keys.ARQ_BELL.encode() + b"\r\n"
 SCRIPTS = {script.sha: script.name for script in (stock.RESERVE, stock.FILL, stock.COMMIT, queue.RING)}
+BODY = "body"  # of a request whose head went before
 CLOCKS = ("due_jobs", "expire_orders", "BLPOP", "ZRANGEBYSCORE", "PSETEX")
 
 Deed = Callable[[], Awaitable[bool]]  # False: the chunk that is passing is lost
@@ -104,7 +106,7 @@ class Doors:
         return await self.trap.step(f"{'before' if direction == 'up' else 'answer of'} {door}: {what}")
 
     def _request(self, door: str, data: bytes) -> str:
-        what = data.partition(b" HTTP/")[0].decode(errors="replace") if b" HTTP/" in data[:200] else "body"
+        what = BOT.sub(b"", data.partition(b" HTTP/")[0]).decode(errors="replace") if b" HTTP/" in data[:200] else BODY
         if door == "postgres":
             statement, prepared = STATEMENT.search(data), PREPARED.search(data)
             if statement and prepared:
@@ -113,7 +115,7 @@ class Doors:
         elif door == "redis":
             script, word = SHA.search(data), WORD.search(data)
             what = SCRIPTS.get(script[1].decode(), "?") if script else word[1].decode() if word else "?"
-        if what not in CLOCKS:
+        if what not in (BODY, *CLOCKS):
             self.asked[door] = what
         return what
 

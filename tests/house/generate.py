@@ -90,8 +90,8 @@ def schema(database_url: str) -> str:
 
 
 def _parent(kind: type[Problem]) -> str:
-    (parent,) = kind.__bases__
-    return "" if parent is Problem else f"`{parent.type}`"
+    parent = kind.__base__
+    return f"`{parent.type}`" if parent and issubclass(parent, Problem) and parent is not Problem else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

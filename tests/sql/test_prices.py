@@ -78,7 +78,7 @@ async def test_prices_are_rounded_half_up_to_the_minor_unit(shelf: Shelf) -> Non
         product = await shelf.product(list_price_minor=list_price, discount_bp=discount)
         await shelf.unit(product)
         exact = Decimal(list_price) * (10_000 - discount) / 10_000
-        assert await shelf.priced(product) == [(discount, exact.quantize(Decimal(1), ROUND_HALF_UP))]
+        assert await shelf.priced(product) == [(discount, int(exact.quantize(Decimal(1), ROUND_HALF_UP)))]
 
 
 async def test_what_never_runs_out_has_its_promotion_only(shelf: Shelf) -> None:

@@ -33,7 +33,7 @@ REFUSED = BAD | {name: (errors.TooLarge, body) for name, body in TOO_LARGE.items
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
-    async with own_world(servers, template, "hooks", gateway_timeout_ms=500) as opened:
+    async with own_world(servers, template, "hooks", 2, gateway_timeout_ms=500) as opened:
         yield opened
 
 
@@ -47,9 +47,6 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
 
 async def rows(world: World) -> tuple[int, int]:
     return await world.scalar("SELECT count(*) FROM inbox"), await world.scalar("SELECT count(*) FROM outbox")
-
-
-# What is refused.
 
 
 @in_module
@@ -142,9 +139,9 @@ async def test_without_the_salt_there_is_no_gateway(pg_url: str, servers: Server
 
 
 async def test_f64_a_flood_is_refused_and_the_genuine_event_taken(world: World) -> None:
-    flood = [world.callback(event(signature="0" * 40, id=f"{n}_x")) for n in range(300)]
+    flood = [world.callback(event(signature="0" * 40, id=f"{n}_x")) for n in range(100)]
     answers = await asyncio.gather(*flood, world.callback(event()))
-    assert [answer.status_code for answer in answers] == [401] * 300 + [200]  # 429 would read as delivered
+    assert [answer.status_code for answer in answers] == [401] * 100 + [200]  # 429 would read as delivered
     assert await rows(world) == (1, 1)
     assert world.crystalpay.entries("request") == []
 
@@ -182,7 +179,7 @@ async def test_f51_a_body_of_exactly_1_mib_is_read(shared: World) -> None:
 @pytest.mark.parametrize("silent", [False, True], ids=["gone", "silent"])
 async def test_f61_without_postgres_the_gateway_must_call_again(pg_url: str, servers: Servers, silent: bool) -> None:
     door = Door(pg_url)
-    async with door.opened() as url, World.opened(url, servers.redis_url, pg_timeout_ms=500) as world:
+    async with door.opened() as url, World.opened(url, servers.redis_url, pg_timeout_ms=200) as world:
         door.answers.clear() if silent else door.shut()
         for path in HOOKS:
             problem(await world.callback(event(), path), errors.PostgresDown)
@@ -257,16 +254,17 @@ async def settling(world: World, invoice: str) -> Any:
     return row
 
 
-async def test_f12_a_forged_event_does_not_bury_the_genuine_one(world: World) -> None:
-    buyer, order, invoice = await placed(world)
-    await world.crystalpay.send_callback(invoice, Callbacks(edit={"state": "payed"}))
+@in_module
+async def test_f12_a_forged_event_does_not_bury_the_genuine_one(shared: World) -> None:
+    buyer, order, invoice = await placed(shared)
+    await shared.crystalpay.send_callback(invoice, Callbacks(edit={"state": "payed"}))
     for _ in range(settle.PATIENCE + 1):
-        await later(world)
-    assert await events(world, invoice) == [("ignored", "notpayed")]
+        await later(shared)
+    assert await events(shared, invoice) == [("ignored", "notpayed")]
     assert await buyer.status(order) == "pending"
-    await world.crystalpay.pay(invoice)
-    await later(world)
-    assert await events(world, invoice) == [("settled", "paid")]
+    await shared.crystalpay.pay(invoice)
+    await later(shared)
+    assert await events(shared, invoice) == [("settled", "paid")]
     assert await buyer.status(order) == "delivered"
 
 
@@ -294,41 +292,44 @@ async def test_other_money_is_parked_for_a_human(
     assert [(line["log_level"], line["verdict"]) for line in logged.entries] == [("error", outcome)]
 
 
+@in_module
 @pytest.mark.parametrize("extra", ["the order's", "unknown", "not an id", ""])
 async def test_f29_f41_an_invoice_that_we_did_not_make_grants_nothing(
-    world: World, logged: LogCapture, extra: str
+    shared: World, logged: LogCapture, extra: str
 ) -> None:
-    buyer, order, invoice = await placed(world)
-    await world.crystalpay.pay(invoice)
-    await later(world)
-    first = world.crystalpay.invoices[invoice]
-    order_ids = {"the order's": order, "unknown": str(uuid4())}
-    second = {"amount": 100, "lifetime": 15, "extra": order_ids.get(extra, extra), "callback_url": first.callback_url}
-    made = await world.shop.deps.http.post(
-        f"{world.shop.deps.settings.crystalpay_url}/v3/invoice/create/",
-        json={"auth_login": "desk", "auth_secret": "secret-one-of-the-tests", "type": "purchase"} | second,
+    buyer, order, invoice = await placed(shared, await shared.buyer(uuid4().int >> 80))
+    await shared.crystalpay.pay(invoice)
+    await later(shared)
+    settings, orders = shared.shop.deps.settings, {"the order's": order, "unknown": str(uuid4())}
+    wanted = {"amount": 100, "type": "purchase", "lifetime": 15, "extra": orders.get(extra, extra)}
+    secrets = {"auth_login": settings.crystalpay_login, "auth_secret": settings.crystalpay_secret}
+    made = await shared.shop.deps.http.post(
+        f"{settings.crystalpay_url}/v3/invoice/create/",
+        json=wanted | secrets | {"callback_url": settings.public_url + HOOKS[0]},
     )
-    await world.crystalpay.pay(made.json()["id"])
-    assert world.crystalpay.entries("callback")[-1].status == 200
-    await later(world)
+    await shared.crystalpay.pay(made.json()["id"])
+    assert shared.crystalpay.entries("callback")[-1].status == 200
+    await later(shared)
     outcome = "not_payable" if extra == "the order's" else "unknown_order"
-    assert await events(world, made.json()["id"]) == [("review", outcome)]
+    assert await events(shared, made.json()["id"]) == [("review", outcome)]
     assert [line["verdict"] for line in logged.entries if line["log_level"] == "error"] == [outcome]
     assert (await buyer.status(order), len(await buyer.goods(order))) == ("delivered", 1)
-    assert await world.scalar("SELECT count(*) FROM payments WHERE status = 'paid'") == 1
-    assert len(world.telegram.sent_to(buyer.telegram_id)) == 1
+    assert await shared.scalar("SELECT count(*) FROM payments WHERE order_id::text = $1", order) == 1
+    assert len(shared.telegram.sent_to(buyer.telegram_id)) == 1
 
 
-async def test_f30_money_for_an_expired_order_is_parked(world: World, logged: LogCapture) -> None:
-    buyer, order, invoice = await placed(world)
-    await world.pg.fetch("UPDATE orders SET expires_at = now() - interval '1 hour'", ())
-    assert await expire(world.shop) == 1
-    await world.crystalpay.pay(invoice)
-    await later(world)
-    assert await events(world, invoice) == [("review", "late")]
+@in_module
+async def test_f30_money_for_an_expired_order_is_parked(shared: World, logged: LogCapture) -> None:
+    buyer, order, invoice = await placed(shared)
+    await shared.pg.fetch("UPDATE orders SET expires_at = now() - interval '1 hour' WHERE id::text = $1", (order,))
+    assert await expire(shared.shop) == 1
+    await shared.crystalpay.pay(invoice)
+    await later(shared)
+    assert await events(shared, invoice) == [("review", "late")]
     assert [line["verdict"] for line in logged.entries if line["log_level"] == "error"] == ["late"]
     assert (await buyer.status(order), await buyer.goods(order)) == ("expired", [])
-    assert await world.scalar("SELECT count(*) FROM stock_items WHERE state = 'available'") == 1
+    unit = "SELECT s.state FROM stock_items s JOIN order_items i ON i.stock_item_id = s.id WHERE i.order_id::text = $1"
+    assert await shared.scalar(unit, order) == "available"
 
 
 @in_module

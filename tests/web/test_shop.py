@@ -26,14 +26,15 @@ in_module = pytest.mark.asyncio(loop_scope="module")
 
 
 @asynccontextmanager
-async def own_world(servers: Servers, template: str, name: str, **changes: Any) -> AsyncIterator[World]:
-    """A world for all tests of a module, on a database of its own."""
+async def own_world(servers: Servers, template: str, name: str, redis_db: int, **changes: Any) -> AsyncIterator[World]:
+    """A world for all tests of a module, on databases of its own: others use the same ids."""
     admin = await asyncpg.connect(servers.database_url)
     try:
         await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         url = servers.database_url.replace("/torg?", f"/{name}?")
-        async with World.opened(url, servers.redis_url, **changes) as opened:
+        async with World.opened(url, servers.redis_url.replace("db=0", f"db={redis_db}"), **changes) as opened:
+            await opened.shop.deps.redis.command("FLUSHDB")
             yield opened
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
@@ -97,7 +98,7 @@ class Door:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
-    async with own_world(servers, template, "shop", admins="5002") as opened:
+    async with own_world(servers, template, "shop", 1, admins="5002") as opened:
         yield opened
 
 
