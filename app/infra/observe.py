@@ -23,7 +23,7 @@ MASK = "***"
 _PATTERNS = re.compile(
     r"(?<!\d)\d{5,}:[A-Za-z0-9_-]{30,}"
     r"|(?P<bearer>(?i:bearer)\s+)[^\s\"']+"
-    r"|(?P<hash>\bhash(?:%3[Dd]|\W{1,6}))[0-9a-f]{64}"
+    r"|(?P<hash>(?<![A-Za-z_])hash(?:%(?:25)*3[Dd]|\W{1,6}))[0-9a-f]{64}"
     r"|(?P<token>\bv1\.\d+\.[a-z]+\.\d+\.)[A-Za-z0-9_-]+"
     r"|(?P<url>://[^\s/:@\"'\\]*:)[^\s/@\"'\\]+(?=@)"
 )

@@ -4,7 +4,7 @@ import aiogram
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.exceptions import (
-    TelegramAPIError,
+    AiogramError,
     TelegramBadRequest,
     TelegramForbiddenError,
     TelegramNotFound,
@@ -34,7 +34,7 @@ class Telegram:
             return Sent.BLOCKED if "chat not found" in error.message else Sent.REFUSED
         except TelegramNotFound:
             return Sent.REFUSED
-        except TelegramAPIError as error:
+        except AiogramError as error:  # an answer that is no JSON (a proxy's 502) is no TelegramAPIError
             # `from None`: aiogram's chained errors carry the request URL, and with it the token.
             raise ProviderDown(f"Telegram does not answer ({type(error).__name__})") from None
         return Sent.DELIVERED

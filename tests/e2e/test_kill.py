@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import httpx
+import pytest
 
 from app.sandbox.crystalpay import ApiFault
 from tests.e2e.conftest import OpenStage
 from tests.e2e.stage import UNITS, Stage
-from tests.e2e.traps import Trap, When, until
+from tests.e2e.traps import Stall, Trap, When, until
 from tests.world import World, invoice_of, order_id_of
 
 STAGES = 5  # side by side: most of a story is waiting for leases
@@ -88,7 +89,7 @@ async def test_web_killed_at_every_step_of_a_checkout(open_stage: OpenStage) -> 
         await stage.sold_once(run, placed["order"]["id"])
         return bool(trap.fired)
 
-    assert CHECKOUT <= await at_every_step(open_stage, play)
+    assert await at_every_step(open_stage, play) >= CHECKOUT
 
 
 async def test_web_killed_at_every_step_of_a_webhook(open_stage: OpenStage) -> None:
@@ -104,7 +105,7 @@ async def test_web_killed_at_every_step_of_a_webhook(open_stage: OpenStage) -> N
         await stage.sold_once(run, placed["order"]["id"])
         return bool(trap.fired)
 
-    assert WEBHOOK <= await at_every_step(open_stage, play, stages=3)
+    assert await at_every_step(open_stage, play, stages=3) >= WEBHOOK
 
 
 async def test_worker_killed_at_every_step_of_its_job(open_stage: OpenStage) -> None:
@@ -119,7 +120,7 @@ async def test_worker_killed_at_every_step_of_its_job(open_stage: OpenStage) -> 
         await stage.sold_once(run, placed["order"]["id"])
         return bool(trap.fired)
 
-    assert JOB <= await at_every_step(open_stage, play)
+    assert await at_every_step(open_stage, play) >= JOB
 
 
 async def test_redis_flushed_at_every_step_of_a_purchase(open_stage: OpenStage) -> None:
@@ -133,7 +134,38 @@ async def test_redis_flushed_at_every_step_of_a_purchase(open_stage: OpenStage) 
         await stage.sold_once(run, placed["order"]["id"])
         return bool(trap.fired)
 
-    assert CHECKOUT | WEBHOOK | JOB <= await at_every_step(open_stage, play)
+    assert await at_every_step(open_stage, play) >= CHECKOUT | WEBHOOK | JOB
+
+
+@pytest.mark.parametrize(("statement", "before"), [("settle_payment", "pending"), ("deliver_order", "paid")])
+async def test_the_late_statement_of_a_worker_that_lost_its_lease_writes_nothing(
+    open_stage: OpenStage, statement: str, before: str
+) -> None:
+    """One worker's way to Postgres stalls until its lease is over and another worker is just as far."""
+    async with open_stage() as stage:
+        await stage.start()
+        await stage.rehearse()  # so that the statement is prepared, and what stalls is the statement itself
+        first, second = Stall(f"before postgres: {statement}"), Stall(f"before postgres: {statement}")
+        refused = Stall(f"answer of postgres: {statement}")
+        stage.arm(first.trap, stage.worker)
+        run = await stage.run()
+        placed = await stage.buy(run)
+        await stage.crystalpay.pay(invoice_of(placed))
+        await first.reached.wait()
+
+        stage.arm(second.trap, stage.second)
+        stage.second.start()
+        await second.reached.wait()
+        stage.arm(refused.trap, stage.worker)
+        first.go_on.set()
+        await refused.reached.wait()
+        assert await stage.rows("SELECT status FROM orders WHERE seller_id = $1", run.seller_id) == [(before,)]
+
+        for stall in (refused, second):
+            stall.go_on.set()
+        await stage.told(run)
+        await stage.disarm()
+        await stage.sold_once(run, placed["order"]["id"])
 
 
 async def test_units_of_an_order_that_nobody_paid_go_to_the_next_buyer(open_stage: OpenStage) -> None:

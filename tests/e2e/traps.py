@@ -80,6 +80,19 @@ class Trap:
         return await self.deed()
 
 
+class Stall:
+    """Holds one step on its way until told to let it go on."""
+
+    def __init__(self, step: str) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.trap = Trap(lambda passing: passing == step, self.hold)
+
+    async def hold(self) -> bool:
+        self.reached.set()
+        await self.go_on.wait()
+        return True
+
+
 class Doors:
     """The proxies of one process: which chunks are steps of a story, and which only the ticking of its clocks."""
 

@@ -1,0 +1,114 @@
+"""A message to a buyer ends in one of three ways or is tried again; the bot's token is in no error."""
+
+import traceback
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.errors import ProviderDown
+from app.infra.messenger import Late, Sent
+from app.infra.telegram import Telegram
+from app.sandbox.serve import running
+from app.sandbox.telegram import Telegram as Simulator
+from app.sandbox.telegram_wire import BotFault
+from tests.world import BOT_TOKEN
+
+CHAT = 1001
+
+
+@pytest.fixture
+def api() -> Simulator:
+    return Simulator(BOT_TOKEN)
+
+
+@pytest.fixture
+async def telegram(api: Simulator) -> AsyncIterator[Telegram]:
+    async with running(api.app()) as url:
+        telegram = Telegram(BOT_TOKEN, url, timeout_ms=500)
+        yield telegram
+        await telegram.close()
+
+
+async def test_a_message_arrives_as_it_is(telegram: Telegram, api: Simulator) -> None:
+    text = "Order 7 <b>is</b> *here* _now_\nKEY-1 & 🙂"
+    assert await telegram.send(CHAT, text) is Sent.DELIVERED
+    (message,) = api.sent_to(CHAT)
+    assert message["text"] == text
+    assert "entities" not in message
+
+
+async def test_a_user_who_stopped_the_bot_is_not_told(telegram: Telegram, api: Simulator) -> None:
+    api.blocked.add(CHAT)
+    assert await telegram.send(CHAT, "hello") is Sent.BLOCKED
+
+
+async def test_a_chat_that_is_not_there_is_not_told(telegram: Telegram, api: Simulator) -> None:
+    api.missing.add(CHAT)
+    assert await telegram.send(CHAT, "hello") is Sent.BLOCKED
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 4097])
+async def test_a_message_that_telegram_refuses_is_refused(telegram: Telegram, text: str) -> None:
+    assert await telegram.send(CHAT, text) is Sent.REFUSED
+
+
+async def test_telegrams_own_wait_is_kept(telegram: Telegram, api: Simulator) -> None:
+    api.faults.append(BotFault(on="sendMessage", retry_after_s=17))
+    with pytest.raises(ProviderDown) as caught:
+        await telegram.send(CHAT, "hello")
+    assert caught.value.retry_after_s == 17
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        BotFault(status=500),
+        BotFault(status=502, body="<html>Bad Gateway</html>", content_type="text/html"),
+        BotFault(status=200, body="<html>hello</html>", content_type="text/html"),
+        BotFault(status=200, body="{}"),
+        BotFault(status=200, body='{"ok":true,"result":"what?"}'),
+        BotFault(status=401),
+        BotFault(status=409, description="Conflict"),
+        BotFault(wait_ms=2000),
+    ],
+    ids=["500", "502 HTML", "200 HTML", "no ok", "no message", "401", "409", "hangs"],
+)
+async def test_any_other_failure_is_tried_again_and_tells_no_token(
+    telegram: Telegram, api: Simulator, fault: BotFault
+) -> None:
+    api.faults.append(fault)
+    with pytest.raises(ProviderDown) as caught:
+        await telegram.send(CHAT, "hello")
+    tells_no_token(caught.value)
+    assert await telegram.send(CHAT, "again") is Sent.DELIVERED
+
+
+async def test_a_server_that_is_not_there_tells_no_token() -> None:
+    telegram = Telegram(BOT_TOKEN, "http://127.0.0.1:9", timeout_ms=500)
+    with pytest.raises(ProviderDown) as caught:
+        await telegram.send(CHAT, "hello")
+    tells_no_token(caught.value)
+    await telegram.close()
+
+
+def tells_no_token(error: BaseException) -> None:
+    """Neither its text nor whatever a log would write of it and of what it came from."""
+    written = "".join(traceback.format_exception(error)) + repr(error)
+    assert BOT_TOKEN not in written
+    assert BOT_TOKEN.partition(":")[2] not in written
+
+
+async def test_a_late_messenger_sends_once_it_is_made(telegram: Telegram, api: Simulator) -> None:
+    late = Late(lambda: telegram)
+    assert await late.send(CHAT, "hello") is Sent.DELIVERED
+    assert len(api.sent_to(CHAT)) == 1
+
+
+async def test_a_messenger_that_could_not_be_made_fails_every_send_and_can_be_closed() -> None:
+    def broken() -> Telegram:
+        raise ValueError("no token")
+
+    late = Late(broken)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no token"):
+            await late.send(CHAT, "hello")

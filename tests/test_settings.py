@@ -1,0 +1,78 @@
+"""Settings are decoded once from TORG_*; what is wrong stops the start with the variable's name, without its value."""
+
+import msgspec
+import pytest
+
+from app.settings import PREFIX, SECRET_FIELDS, BadSettings, Settings, env_example, load
+
+
+def test_an_empty_environment_is_all_defaults() -> None:
+    assert load({}) == Settings()
+    assert load({"PATH": "/bin", "TORGX": "1", "torg_port": "x"}) == Settings()
+
+
+def test_an_empty_value_is_the_default() -> None:
+    assert load({f"{PREFIX}{name.upper()}": "" for name in Settings.__struct_fields__}) == Settings()
+
+
+def test_values_are_typed() -> None:
+    settings = load({
+        "TORG_PORT": "9000", "TORG_PARALLEL": "false", "TORG_LOG_JSON": "0", "TORG_PUBLIC_URL": "https://shop.example",
+        "TORG_ADMINS": "1, 22,333", "TORG_SESSION_SECRET": "s" * 32,
+    })  # fmt: skip
+    assert (settings.port, settings.parallel, settings.log_json) == (9000, False, False)
+    assert settings.admin_ids() == {1, 22, 333}
+    assert Settings().admin_ids() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TORG_POOLMAX", "1"),
+        ("TORG_", "1"),
+        ("TORG_PORT", "abc"),
+        ("TORG_PORT", "65536"),
+        ("TORG_PORT", "-1"),
+        ("TORG_PARALLEL", "perhaps"),
+        ("TORG_PUBLIC_URL", "shop.example"),
+        ("TORG_PUBLIC_URL", "https://shop.example/"),
+        ("TORG_PUBLIC_URL", "https://shop.example/a b"),
+        ("TORG_ADMINS", "1;2"),
+        ("TORG_ADMINS", "anna"),
+        ("TORG_PAYMENT_WINDOW_S", "59"),
+        ("TORG_PAYMENT_WINDOW_S", "1e3.5"),
+        ("TORG_REDIS_TIMEOUT_MS", "0"),
+        ("TORG_LEASE_S", "0"),
+        ("TORG_WORKER_JOBS", "0"),
+        ("TORG_LOG_LEVEL", "loud"),
+        ("TORG_SESSION_SECRET", "topsecretbutshort"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_its_value_is_not(name: str, value: str) -> None:
+    with pytest.raises(BadSettings, match=name.upper()) as caught:
+        load({name: value})
+    assert value not in str(caught.value) or len(value) < 5
+
+
+def test_every_secret_is_known_as_one() -> None:
+    assert set(SECRET_FIELDS) == {
+        "telegram_bot_token", "session_secret", "goods_keys", "crystalpay_secret", "crystalpay_salt",
+    }  # fmt: skip
+    settings = msgspec.structs.replace(Settings(), **dict.fromkeys(SECRET_FIELDS, "hidden"))
+    assert settings.secrets() == ("hidden",) * len(SECRET_FIELDS)
+    assert Settings().secrets() == ()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_the_example_is_every_setting_with_its_default() -> None:
+    lines = env_example().splitlines()
+    assigned = dict(line.split("=", 1) for line in lines if not line.startswith("#") and line)
+    assert list(assigned) == [f"{PREFIX}{name.upper()}" for name in Settings.__struct_fields__]
+    assert load(assigned) == Settings()
+    comments = [line for line in lines[2:] if line.startswith("#")]
+    assert all(len(line) > 10 for line in comments)
+    assert len(comments) == len(assigned)
