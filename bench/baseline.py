@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from litestar.exceptions import HTTPException
 
 from app import settings as settings_floor
 from app.demo import processes
+from app.demo.processes import Child, Start
 from app.infra import embedded
 from app.sandbox.crystalpay_wire import sign
 from app.settings import Settings
@@ -214,7 +216,25 @@ def create_app(settings: Settings) -> Litestar:
     return Litestar(handlers, lifespan=[lifespan], openapi_config=None, logging_config=None, debug=False)
 
 
-def main() -> None:
+def start(block: Start, port: int) -> Child:
+    """Both handlers are served by one more process of the block, on this port."""
+    log = block.log_dir / "baseline.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.baseline", str(block.lifeline)],
+            env=block.environ | {"TORG_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            pass_fds=[block.lifeline],
+            start_new_session=True,
+        )
+    child = Child("baseline", process, log)
+    block.children.append(child)
+    return child
+
+
+def serve() -> None:
     """Serves on TORG_PORT until SIGTERM, or until the pipe that the argument names is closed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     processes.hold_on_to(int(sys.argv[1]))
@@ -237,4 +257,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()

@@ -1,4 +1,4 @@
-"""What every request has: an id (the caller's, when it is a sane one, else ours), and a body that decodes or is refused.
+"""What every request has: an id (the caller's, when it is a sane one, else ours), and a body that decodes.
 
 The id is in each log line and in the answer.
 """

@@ -128,14 +128,17 @@ class Doors:
         elif door == "redis":
             script, word = SHA.search(data), WORD.search(data)
             what = SCRIPTS.get(script[1].decode(), "?") if script else word[1].decode() if word else "?"
-        if what not in (BODY, *CLOCKS):
+        if what != BODY and not (door == "redis" and what in CLOCKS):
             self.asked[door] = what
         return what
 
     def _answer(self, door: str, data: bytes) -> str:
-        if (door == "postgres" and b"SELECT 0\0" in data) or (door == "redis" and data in (b"*-1\r\n", b"*0\r\n")):
-            return ""  # nothing was due, nothing was rung
-        return "the bell" if door == "redis" and BELL in data else self.asked.get(door, "?")
+        """What this answers: of Redis by its look, of the others what was asked last (Postgres has one connection)."""
+        if door != "redis":
+            return self.asked.get(door, "?")
+        if data in (b"*-1\r\n", b"*0\r\n"):
+            return ""  # nothing was rung, nothing is queued
+        return "the bell" if BELL in data else self.asked.get(door, "?")
 
 
 class Process:
