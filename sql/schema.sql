@@ -16,7 +16,7 @@ CREATE TABLE public.products (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT products_category_check CHECK (((length(category) >= 1) AND (length(category) <= 60))),
     CONSTRAINT products_check CHECK (((kind = 'made'::text) = (lead_time_h IS NOT NULL))),
-    CONSTRAINT products_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT products_currency_check CHECK ((currency = ANY (ARRAY['RUB'::text, 'USD'::text, 'EUR'::text, 'UAH'::text, 'KZT'::text, 'BYN'::text]))),
     CONSTRAINT products_description_check CHECK ((length(description) <= 4000)),
     CONSTRAINT products_discount_bp_check CHECK (((discount_bp >= 0) AND (discount_bp <= 10000))),
     CONSTRAINT products_duration_days_check CHECK ((duration_days > 0)),
@@ -54,7 +54,7 @@ CREATE VIEW public.available_stock_with_discounts AS
     p.currency,
     p.list_price_minor,
     d.discount_bp,
-    (((p.list_price_minor * (10000 - d.discount_bp)) + 5000) / 10000) AS final_price_minor,
+    GREATEST((1)::bigint, (((p.list_price_minor * (10000 - d.discount_bp)) + 5000) / 10000)) AS final_price_minor,
     s.discount_bp AS item_discount_bp,
     s.received_at
    FROM (((public.products p
@@ -75,7 +75,7 @@ UNION ALL
     p.currency,
     p.list_price_minor,
     p.discount_bp,
-    (((p.list_price_minor * (10000 - p.discount_bp)) + 5000) / 10000) AS final_price_minor,
+    GREATEST((1)::bigint, (((p.list_price_minor * (10000 - p.discount_bp)) + 5000) / 10000)) AS final_price_minor,
     0 AS item_discount_bp,
     p.created_at AS received_at
    FROM public.products p
@@ -94,6 +94,7 @@ CREATE TABLE public.inbox (
     outcome text DEFAULT ''::text NOT NULL,
     order_id uuid,
     settled_at timestamp with time zone,
+    repeated_at timestamp with time zone,
     CONSTRAINT inbox_event_key_check CHECK (((length(event_key) >= 1) AND (length(event_key) <= 200))),
     CONSTRAINT inbox_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text)),
     CONSTRAINT inbox_state_check CHECK ((state = ANY (ARRAY['new'::text, 'settled'::text, 'ignored'::text, 'review'::text])))
@@ -409,7 +410,7 @@ ALTER TABLE ONLY public.users
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
 
-CREATE INDEX inbox_review ON public.inbox USING btree (id) WHERE (state = 'review'::text);
+CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 'review'::text);
 
 CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id, id);
 
@@ -420,6 +421,8 @@ CREATE INDEX orders_of_user ON public.orders USING btree (user_id, number DESC);
 CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE (status = 'pending'::text);
 
 CREATE INDEX outbox_owed ON public.outbox USING btree (run_at) WHERE (state = 'owed'::text);
+
+CREATE INDEX outbox_settling ON public.outbox USING btree (((payload ->> 'invoice_id'::text))) WHERE ((kind = 'settle'::text) AND (state <> 'done'::text));
 
 CREATE INDEX payments_of_order ON public.payments USING btree (order_id);
 

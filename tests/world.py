@@ -106,11 +106,10 @@ class World:
         """A product of this world's one seller, with stock."""
         if not self.seller_id:
             self.seller_id = await catalog.add_seller(self.pg, "Seller")
-        new = NewProduct(
-            **{"seller_id": self.seller_id, "title": "Key", "description": "", "category": "Keys", "kind": kind}
-            | {"currency": "RUB", "list_price_minor": price_minor, "lead_time_h": 48 if kind == "made" else None}
-            | more
-        )
+        fields: dict[str, Any] = {"title": "Key", "description": "", "category": "Keys", "currency": "RUB"}
+        fields |= {"seller_id": self.seller_id, "kind": kind, "list_price_minor": price_minor}
+        fields |= {"lead_time_h": 48 if kind == "made" else None}
+        new = NewProduct(**fields | more)
         product_id = await catalog.add_product(self.pg, new)
         assert self.shop.deps.sealer
         if secrets:

@@ -12,7 +12,7 @@ import structlog
 from app.base.ids import new_id
 from app.base.lease import Lease
 from app.domain import outbox
-from app.errors import PostgresDown, Problem
+from app.errors import PostgresDown, Problem, Unavailable
 from app.flows import deliver, settle
 from app.shop import Shop
 
@@ -67,7 +67,8 @@ async def _attempt(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | N
 
 async def _failed(shop: Shop, lease: Lease, job: outbox.Job, error: Exception) -> None:
     facts = {"outbox_id": job.id, "kind": job.kind, "attempt": job.attempts, "error": repr(error)}
-    if job.attempts >= outbox.MAX_ATTEMPTS:
+    # What others are to blame for (a gateway, Postgres, a gateway that is switched off) is tried until it works.
+    if job.attempts >= outbox.MAX_ATTEMPTS and not isinstance(error, Unavailable):
         log.error("job is a dead letter", exc_info=error, **facts)
         await outbox.bury(shop.deps.pg, lease, repr(error))
         return

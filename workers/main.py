@@ -5,6 +5,7 @@ at once by arq's own `run_job`; polling stays as the fallback, and so does arq's
 """
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from time import time_ns
 from typing import Any, cast
@@ -32,12 +33,16 @@ from workers.relay import relay
 log = structlog.get_logger(__name__)
 
 EXPIRE_EVERY_S = 5.0
-BELL_WAIT_S = 1  # how long one BLPOP waits: also how late a stopping worker lets go of it
+BELL_WAIT_S = 1  # how long one BLMPOP waits: also how late a stopping worker lets go of it
 DRAIN_S = 8  # what running jobs get after SIGTERM
 
 
 class BellWorker(Worker):
     """arq's Worker that also waits on the bell."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.taken: set[str] = set()  # decided before any await, so that bell and poll never start one job twice
 
     async def listen(self) -> None:
         """Every rung job starts at once, as long as there is room for it."""
@@ -45,45 +50,109 @@ class BellWorker(Worker):
             if not self.allow_pick_jobs or self.job_counter >= self.max_jobs:
                 await asyncio.sleep(0.01)
                 continue
+            room = self.max_jobs - self.job_counter
             try:
-                rung = await cast(Awaitable[Any], self.pool.blpop([keys.ARQ_BELL], timeout=BELL_WAIT_S))
+                bell = cast(Any, keys.ARQ_BELL)  # the stub asks for a list and would send it as one key
+                rung = await cast(Awaitable[Any], self.pool.blmpop(BELL_WAIT_S, 1, bell, direction="LEFT", count=room))
             except (RedisError, OSError) as error:
                 log.warning("bell not heard", error=repr(error))
                 await asyncio.sleep(0.5)
                 continue
-            if rung is not None:
-                await self._start(rung[1].decode())
+            for job_id in (name.decode() for name in (rung[1] if rung else ())):
+                if self._take(job_id):
+                    await self._start(job_id)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """What polling finds and the bell has not started already."""
-        await super().start_jobs([job_id for job_id in job_ids if job_id.decode() not in self.tasks])
+        """What polling finds and the bell has not started already, one by one."""
+        for job_id in job_ids:
+            if self._take(job_id.decode()):
+                await super().start_jobs([job_id])
+                self._let_go(job_id.decode())
 
     async def _start(self, job_id: str) -> None:
-        if job_id in self.tasks:
-            return
         await self.sem.acquire()
         self.job_counter += 1
         task = self.loop.create_task(self.run_job(job_id, time_ns() // 1_000_000))
         task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
         self.tasks[job_id] = task
+        self._let_go(job_id)
+
+    def _take(self, job_id: str) -> bool:
+        if job_id in self.taken or job_id in self.tasks:
+            return False
+        self.taken.add(job_id)
+        return True
+
+    def _let_go(self, job_id: str) -> None:
+        self.taken.discard(job_id)  # from here on `tasks` knows it, if it runs
 
 
 async def serve(settings: Settings) -> None:
     """Jobs are done until SIGTERM or SIGINT; then nothing new is taken and running ones get `DRAIN_S` to finish.
 
+    The relay and the sweeps need Postgres alone, so they run whether or not arq has its Redis.
+
     Raises: PostgresDown when Postgres does not answer at the start.
     """
     observe.configure(settings)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, told.set)
     async with shops.opened(settings, _messenger(settings)) as shop:
+        tasks = [
+            asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
+            asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
+            asyncio.create_task(_work(settings, shop, told), name="arq"),
+        ]
+        log.info("worker is ready", gateways=sorted(shop.gateways))
+        await told.wait()
+        log.info("worker stops")
+        await asyncio.wait(tasks[2:], timeout=DRAIN_S + 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _work(settings: Settings, shop: Shop, told: asyncio.Event) -> None:
+    """arq works; when it ends because Redis is away it starts again, until the process is told to stop."""
+    while not told.is_set():
         worker = _worker(settings, shop)
+        main = asyncio.create_task(worker.main())
+        stop = asyncio.create_task(told.wait())
         try:
-            await worker.async_run()
-        except asyncio.CancelledError:
-            log.info("worker stops")
+            await asyncio.wait({main, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if told.is_set():
+                await _drain(worker)
+            elif error := main.exception():
+                log.warning("arq ended and starts again", error=repr(error))
+                await asyncio.sleep(1)
         finally:
-            for task in worker.ctx.get("beside", ()):
-                task.cancel()
+            stop.cancel()
+            main.cancel()
+            await asyncio.gather(main, return_exceptions=True)
+            await _close(worker)
+
+
+async def _drain(worker: BellWorker) -> None:
+    """Running jobs finish, at most for `DRAIN_S`; what is cut then gives its row back."""
+    worker.allow_pick_jobs = False
+    for task in worker.ctx.get("beside", ()):
+        task.cancel()  # what the bell hands over from now on stays in the queue for others
+    if running := list(worker.tasks.values()):
+        await asyncio.wait(running, timeout=DRAIN_S)
+
+
+async def _close(worker: BellWorker) -> None:
+    for task in (*worker.ctx.get("beside", ()), *worker.tasks.values()):
+        task.cancel()
+    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    worker.tasks.clear()
+    try:
+        async with asyncio.timeout(2):  # arq's own goodbye waits for ever on a frozen Redis
             await worker.close()
+    except (RedisError, OSError) as error:
+        log.warning("arq not closed cleanly", error=repr(error))
 
 
 def _messenger(settings: Settings) -> Messenger | None:
@@ -101,13 +170,8 @@ def _messenger(settings: Settings) -> Messenger | None:
 
 def _worker(settings: Settings, shop: Shop) -> BellWorker:
     async def start_beside(ctx: dict[Any, Any]) -> None:
-        """What runs beside arq's poll, once arq has its Redis."""
-        ctx["beside"] = [
-            asyncio.create_task(worker.listen(), name="bell"),
-            asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
-            asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
-        ]
-        log.info("worker is ready", gateways=sorted(shop.gateways))
+        """The bell is heard once arq has its Redis."""
+        ctx["beside"] = [asyncio.create_task(worker.listen(), name="bell")]
 
     worker = BellWorker(
         # A settled payment is delivered and told in the same run: three rows, each with its own time.
@@ -121,7 +185,7 @@ def _worker(settings: Settings, shop: Shop) -> BellWorker:
         queue_read_limit=1000,
         health_check_interval=30,
         keep_result=0,
-        job_completion_wait=DRAIN_S,
+        handle_signals=False,  # `serve` does
         job_serializer=queue.serialize,
         job_deserializer=queue.deserialize,
     )
@@ -152,5 +216,5 @@ def _redis_settings(url: str) -> RedisSettings:
     settings.retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries=20)
     settings.retry_on_timeout = True
     settings.retry_on_error = [RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError]
-    settings.conn_retries = 60
+    settings.conn_retries = 1
     return settings

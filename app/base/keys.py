@@ -56,6 +56,6 @@ def event(provider: str, event_key: str) -> str:
     return f"{{e:{provider}:{event_key}}}"
 
 
-def arq_job_id(outbox_id: int, nonce: str) -> str:
+def arq_job_id(outbox_id: int, attempts: int) -> str:
     """A job id that carries arq's hash tag, because arq builds `arq:job:<job id>` itself."""
-    return f"{{arq}}{outbox_id}:{nonce}"
+    return f"{{arq}}{outbox_id}:{attempts}"

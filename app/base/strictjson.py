@@ -1,6 +1,7 @@
 """JSON from strangers, where two readings of one text would be an attack: one meaning or none."""
 
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -18,7 +19,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8")
         if "\\u0000" in text:
             raise BadJson("holds NUL")
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
+        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
         text_again = json.dumps(found, ensure_ascii=False)
         text_again.encode("utf-8")
     except BadJson:
@@ -37,6 +38,13 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise BadJson("a key is repeated")
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise BadJson("a number is out of range")
+    return number
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -46,6 +46,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     inbox_id: int
     provider: str
+    event_key: str
     invoice_id: str
     claims: str  # "paid" or "other"
 
@@ -62,9 +63,9 @@ async def seen(redis: Redis, event: Event) -> Known | Fresh:
     return await SEEN(redis, keys=[keys.event(event.provider, event.key)], args=[])
 
 
-async def mark(redis: Redis, event: Event) -> None:
-    """A crowd of repeats need not ask Postgres. Only after `store`: what is marked is answered 200."""
-    await MARK(redis, keys=[keys.event(event.provider, event.key)], args=[MARK_MS])
+async def mark(redis: Redis, provider: str, event_key: str) -> None:
+    """A crowd of repeats need not ask Postgres. Only for a settled event: what is marked is answered 200, no more."""
+    await MARK(redis, keys=[keys.event(provider, event_key)], args=[MARK_MS])
 
 
 async def store(pg: Postgres, event: Event, body: bytes, headers: dict[str, str]) -> Stored:
@@ -74,6 +75,9 @@ async def store(pg: Postgres, event: Event, body: bytes, headers: dict[str, str]
     return await STORE(pg, event.provider, event.key, body, headers_json, event.invoice_id, claims)
 
 
-async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str) -> None:
-    """Nothing was paid, says the gateway: the event is closed until a repeat claims otherwise."""
-    await IGNORE(pg, lease.outbox_id, lease.attempt_id, inbox_id, outcome)
+async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str, *, asked_ms: int) -> bool:
+    """Nothing was paid, said the gateway `asked_ms` ago: the event is closed until a repeat claims otherwise.
+
+    False when a repeat came since then, or the job is no longer ours.
+    """
+    return await IGNORE(pg, lease.outbox_id, lease.attempt_id, inbox_id, outcome, asked_ms) is not None

@@ -19,6 +19,7 @@ class Created(msgspec.Struct, frozen=True):
     currency: str
     total_minor: int
     expires_at: datetime
+    opened_at: datetime  # whose turn it is to open the payment
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -110,9 +111,11 @@ async def get(pg: Postgres, order_id: UUID, user_id: int) -> Order | None:
     return await GET(pg, order_id, user_id)
 
 
-async def link(pg: Postgres, order_id: UUID, provider: str, invoice_id: str, url: str) -> Order | None:
-    """The order with its new payment link; None when another request linked it meanwhile."""
-    return await LINK(pg, order_id, provider, invoice_id, url)
+async def link(
+    pg: Postgres, order_id: UUID, provider: str, invoice_id: str, url: str, opened_at: datetime
+) -> Order | None:
+    """The order with its new payment link; None when it is no longer pending, or the payment no longer ours to open."""
+    return await LINK(pg, order_id, provider, invoice_id, url, opened_at)
 
 
 async def newest(pg: Postgres, user_id: int, *, before: int, size: int) -> list[Order]:

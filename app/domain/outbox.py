@@ -13,7 +13,7 @@ from app.infra.sql import Many, Opt, Postgres
 FIRST_DELAY_S = 5.0
 QUICK_TRIES = 3  # B3: three tries, five seconds apart, before the waits grow
 MAX_DELAY_S = 900.0
-MAX_ATTEMPTS = 15  # with the waits above about two hours
+MAX_ATTEMPTS = 15  # of what fails for reasons of its own; an outage of others never buries a row
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -38,7 +38,11 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True):
+    """A row that should have started by now."""
+
     id: int
+    attempts: int
+    overdue_ms: int
 
 
 CLAIM = Opt("outbox/claim_job", Job)
@@ -73,9 +77,9 @@ async def bury(pg: Postgres, lease: Lease, error: str) -> bool:
     return await BURY(pg, lease.outbox_id, lease.attempt_id, error) is not None
 
 
-async def due(pg: Postgres, *, grace_ms: int, size: int) -> list[int]:
+async def due(pg: Postgres, *, grace_ms: int, size: int) -> list[Due]:
     """Rows that should have started by now and are nobody's."""
-    return [row.id for row in await DUE(pg, grace_ms, size)]
+    return await DUE(pg, grace_ms, size)
 
 
 def delay_s(attempts: int) -> float:

@@ -26,6 +26,7 @@ class Taken(msgspec.Struct, frozen=True):
     currency: str
     total_minor: int
     expires_at: datetime
+    opened_at: datetime
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -41,9 +42,9 @@ RETAKE = Opt("payments/retake_payment", Taken)
 SETTLE = Opt("payments/settle_payment", Verdict)
 
 
-async def fail(pg: Postgres, order_id: UUID, provider: str) -> None:
-    """The next repeat may try at once."""
-    await FAIL(pg, order_id, provider)
+async def fail(pg: Postgres, order_id: UUID, provider: str, opened_at: datetime) -> None:
+    """The next repeat may try at once; nothing changes when another's turn has come meanwhile."""
+    await FAIL(pg, order_id, provider, opened_at)
 
 
 async def retake(pg: Postgres, order_id: UUID, provider: str, lease_s: int) -> Taken | None:

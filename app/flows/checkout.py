@@ -5,11 +5,13 @@ gateway makes the invoice outside any transaction, Postgres keeps the link. Dies
 lapses. Dies after it: a repeat with the same key goes on where this one stopped, or the order expires.
 """
 
+from datetime import timedelta
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base import clock
 from app.base.ids import new_id
 from app.base.money import Money
 from app.base.together import Read, together
@@ -50,7 +52,13 @@ async def place(shop: Shop, want: Want) -> Placed:
     gateway = shop.gateways.get(want.provider)
     if gateway is None:
         raise NotFound(f"this shop has no gateway {want.provider[:32]!r}")
-    seller_id, counted = await _place_cart(shop, want.cart)
+    try:
+        seller_id, counted = await _place_cart(shop, want.cart)
+    except (NotFound, TwoSellers):
+        # The shelf may have changed since: what this key ordered then is still its order.
+        if repeat := await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key):
+            return await _resume(shop, gateway, want, repeat)
+        raise
     for _ in range(CLAIM_TRIES):
         placed = await _try(shop, gateway, want, seller_id, counted)
         if placed is not None:
@@ -160,6 +168,8 @@ async def _resume(shop: Shop, gateway: Gateway, want: Want, repeat: orders.Repea
         return Placed(order, repeated=True)
     lease_s = shop.deps.settings.gateway_timeout_ms // 1000 + OPENING_MARGIN_S
     taken = await payments.retake(shop.deps.pg, repeat.order_id, want.provider, lease_s)
+    if taken is None and order.expires_at < clock.now() + timedelta(minutes=1):
+        return Placed(order, repeated=True)  # too late to be paid: the order says so
     if taken is None:
         raise InProgress("an earlier request with this key is still being worked on", retry_after_s=2)
     linked = await _open(shop, gateway, repeat.order_id, taken)
@@ -169,27 +179,27 @@ async def _resume(shop: Shop, gateway: Gateway, want: Want, repeat: orders.Repea
 async def _open(
     shop: Shop, gateway: Gateway, order_id: UUID, owed: orders.Created | payments.Taken
 ) -> orders.Order | None:
-    """The order with its link; None when another request linked it first. Raises: ProviderDown, the order stands."""
+    """The order with its link; None when it was not ours to link any more. Raises: ProviderDown, the order stands."""
     settings = shop.deps.settings
     ask = Ask(
         order_id=order_id,
         number=owed.number,
         money=Money(owed.total_minor, owed.currency),
-        lifetime_s=settings.payment_window_s,
+        lifetime_s=int((owed.expires_at - clock.now()).total_seconds()),
         return_url=f"{settings.public_url}/?order={order_id}",
         callback_url=f"{settings.public_url}/api/webhook/payment/{gateway.name}",
     )
     try:
         invoice = await gateway.create(ask)
     except ProviderDown as error:
-        await payments.fail(shop.deps.pg, order_id, gateway.name)
+        await payments.fail(shop.deps.pg, order_id, gateway.name, owed.opened_at)
         log.warning("no invoice, the order stands", order_id=str(order_id), error=error.detail)
         raise ProviderDown(
             "the order stands, the gateway gave no link: repeat with the same Idempotency-Key",
             retry_after_s=2,
             order_id=str(order_id),
         ) from error
-    return await orders.link(shop.deps.pg, order_id, gateway.name, invoice.id, invoice.url)
+    return await orders.link(shop.deps.pg, order_id, gateway.name, invoice.id, invoice.url, owed.opened_at)
 
 
 async def _own(shop: Shop, order_id: UUID, user_id: int) -> orders.Order:

@@ -5,6 +5,7 @@ no 200, and the gateway calls again; after it, the row is there and the relay fi
 callback's body proves nothing about money) → one statement that judges, records and owes the delivery.
 """
 
+import time
 from collections.abc import Mapping
 
 import msgspec
@@ -12,7 +13,7 @@ import structlog
 
 from app.base.lease import Lease
 from app.domain import inbox, outbox, payments
-from app.errors import NotFound, RedisDown
+from app.errors import NotFound, ProviderDown, RedisDown
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -44,10 +45,7 @@ async def accept(shop: Shop, provider: str, body: bytes, headers: Mapping[str, s
     )
     if in_flight >= CROWD and await _known(shop, event):
         return None
-    stored = await inbox.store(shop.deps.pg, event, body, dict(headers))
-    if in_flight >= CROWD:
-        await _mark(shop, event)
-    return stored.outbox_id
+    return (await inbox.store(shop.deps.pg, event, body, dict(headers))).outbox_id
 
 
 async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:
@@ -58,12 +56,15 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
     claim = _claim.decode(job.payload)
     gateway = shop.gateways.get(claim.provider)
     if gateway is None:
-        raise NotFound(f"gateway {claim.provider} is no longer configured")
+        raise ProviderDown(f"gateway {claim.provider} is not configured")
+    asked = time.monotonic()
     state = await gateway.fetch(claim.invoice_id)
     if not state.paid:
         if claim.claims == "paid" and job.attempts < PATIENCE:
             raise NotYet(f"{claim.provider} says {state.state}")
-        await inbox.ignore(shop.deps.pg, lease, claim.inbox_id, state.state)
+        asked_ms = int((time.monotonic() - asked) * 1000)
+        if not await inbox.ignore(shop.deps.pg, lease, claim.inbox_id, state.state, asked_ms=asked_ms):
+            raise NotYet(f"{claim.provider} said {state.state}, and the event was repeated since")
         return None
     verdict = await payments.settle(
         shop.deps.pg, lease, claim.inbox_id, claim.provider, state.id, state.order_id, state.money
@@ -73,6 +74,7 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
     facts = {"provider": claim.provider, "invoice_id": state.id, "order_id": str(verdict.order_id)}
     if verdict.word in ("paid", "repeated"):
         log.info("payment settled", verdict=verdict.word, **facts)
+        await _mark(shop, claim)
     else:
         log.error("payment needs a human", verdict=verdict.word, paid=str(state.money), **facts)
     if verdict.outbox_id is None:
@@ -88,8 +90,8 @@ async def _known(shop: Shop, event: inbox.Event) -> bool:
         return False
 
 
-async def _mark(shop: Shop, event: inbox.Event) -> None:
+async def _mark(shop: Shop, claim: inbox.Claim) -> None:
     try:
-        await inbox.mark(shop.deps.redis, event)
+        await inbox.mark(shop.deps.redis, claim.provider, claim.event_key)
     except RedisDown as error:
         log.warning("event not marked", error=str(error))

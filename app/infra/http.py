@@ -1,9 +1,12 @@
 """HTTP to outside parties: bounded in time and size, never following redirects, one failure type."""
 
+import asyncio
+
 import httpx
 
 from app.errors import ProviderDown
 
+JSON = {"Content-Type": "application/json"}
 MAX_ANSWER_BYTES = 256 * 1024
 
 
@@ -20,7 +23,9 @@ def client(timeout_ms: int) -> httpx.AsyncClient:
 async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:
     """The body of a 2xx answer. Raises: ProviderDown for anything else; neither body nor URL is in its text."""
     try:
-        async with http.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as response:
+        # httpx's own timeout is per phase and per chunk: a trickle would outlive it for ever.
+        whole = asyncio.timeout(http.timeout.read)
+        async with whole, http.stream("POST", url, content=body, headers=JSON) as response:
             if not response.is_success:
                 raise ProviderDown(f"{party} answered {response.status_code}")
             answer = bytearray()
@@ -29,5 +34,5 @@ async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: st
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes")
             return bytes(answer)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, TimeoutError) as error:
         raise ProviderDown(f"{party} does not answer ({type(error).__name__})") from error

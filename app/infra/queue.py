@@ -4,7 +4,6 @@ arq's own enqueue is three round trips and its workers poll; here it is one Lua 
 which workers wait (decision 0004). A ring may be lost or doubled: the outbox row is the job (DESIGN law 2).
 """
 
-import os
 import time
 
 import msgspec
@@ -38,13 +37,14 @@ class Queue:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
 
-    async def ring(self, outbox_id: int) -> None:
-        """A worker will try this row: at once when one waits, within a second when one polls.
+    async def ring(self, outbox_id: int, attempts: int = 0) -> None:
+        """A worker will try this row: at once when one waits, within a second when one polls. Again is nothing.
 
         Raises: RedisDown; then the relay rings again, or runs the row itself.
         """
-        # A new id for every ring: arq silently drops an id that it has seen, and blocks one whose worker died.
-        job_id = keys.arq_job_id(outbox_id, os.urandom(6).hex())
+        # A new id for every try, because arq blocks an id whose worker died; the same for every ring of one try,
+        # because a relay that rings each second must not fill the queue.
+        job_id = keys.arq_job_id(outbox_id, attempts)
         record = serialize_job(JOB, (outbox_id,), {}, None, time.time_ns() // 1_000_000, serializer=serialize)
         await RING(
             self.redis,

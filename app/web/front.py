@@ -32,8 +32,9 @@ def handlers() -> list[ControllerRouterHandler]:
 
     @get(sorted(files), include_in_schema=False)
     async def page(request: Req) -> Response[bytes]:
-        media, content = files[request.url.path]
-        headers = HEADERS | {"ETag": etags[request.url.path]}
+        path = request.scope["path"]  # request.url would parse the Host header, which is anybody's
+        media, content = files[path]
+        headers = HEADERS | {"ETag": etags[path]}
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(b"", status_code=304, media_type=media, headers=headers)
         return Response(content, media_type=media, headers=headers)

@@ -45,9 +45,9 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     """The response for whatever a handler raised; what nobody expected is logged once and hides its text."""
     problem = _problem(error)
     if isinstance(problem, Internal):
-        log.error("unexpected failure", path=request.url.path, exc_info=error)
+        log.error("unexpected failure", path=request.scope["path"], exc_info=error)
     elif isinstance(problem, Unavailable):
-        log.warning("unavailable", type=problem.type, detail=problem.detail, path=request.url.path)
+        log.warning("unavailable", type=problem.type, detail=problem.detail, path=request.scope["path"])
     headers = {}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(problem.retry_after_s)

@@ -1,7 +1,7 @@
 #!lua flags=
 -- queue/ring: a job stands in arq's queue, and a waiting worker is woken for it at once.
 --
--- reply  rung                       -- always
+-- reply  rung                       -- it stands there, now or since an earlier ring of this try
 -- cost   O(log jobs), at most 6 commands
 -- slot   {arq}
 
@@ -17,8 +17,10 @@ local bell_ms = ARGV[5]              -- ms      life of an unheard bell
 local time = redis.call("TIME")
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+if redis.call("ZADD", queue, "NX", now_ms + head_ms, id) == 0 then
+  return {"rung"}
+end
 redis.call("SET", job, record, "PX", ttl_ms)
-redis.call("ZADD", queue, now_ms + head_ms, id)
 redis.call("RPUSH", bell, id)
 redis.call("LTRIM", bell, -10000, -1)
 redis.call("PEXPIRE", bell, bell_ms)

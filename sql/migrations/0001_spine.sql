@@ -27,7 +27,8 @@ CREATE TABLE products (
     category         text NOT NULL CHECK (length(category) BETWEEN 1 AND 60),
     -- unit: a secret per piece · shared: one file for all buyers · made: to order, by a deadline · shipped: counted pieces
     kind             text NOT NULL CHECK (kind IN ('unit', 'shared', 'made', 'shipped')),
-    currency         text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    -- those whose minor units app/base/money.py knows
+    currency         text NOT NULL CHECK (currency IN ('RUB', 'USD', 'EUR', 'UAH', 'KZT', 'BYN')),
     list_price_minor bigint NOT NULL CHECK (list_price_minor BETWEEN 1 AND 1000000000000),
     discount_bp      int NOT NULL DEFAULT 0 CHECK (discount_bp BETWEEN 0 AND 10000),
     duration_days    int CHECK (duration_days > 0),
@@ -144,9 +145,10 @@ CREATE TABLE inbox (
     outcome     text NOT NULL DEFAULT '',
     order_id    uuid REFERENCES orders,
     settled_at  timestamptz,
+    repeated_at timestamptz,               -- the last repeat, to the second, while the event is not final
     UNIQUE (provider, event_key)
 );
-CREATE INDEX inbox_review ON inbox (id) WHERE state = 'review';
+CREATE INDEX inbox_review ON inbox (order_id) WHERE state = 'review';
 
 CREATE TABLE outbox (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -164,13 +166,15 @@ CREATE TABLE outbox (
     UNIQUE (kind, key)
 );
 CREATE INDEX outbox_owed ON outbox (run_at) WHERE state = 'owed';
+-- Money that is said to have come and is not judged yet: its order does not expire.
+CREATE INDEX outbox_settling ON outbox ((payload ->> 'invoice_id')) WHERE kind = 'settle' AND state <> 'done';
 
 -- Every unit that can be sold now, with its price; unlimited products (shared, made) stand once, without an item.
--- The effective discount is the highest that applies, never a sum. Idle stock of long-lived goods grows cheaper:
+-- The effective discount is the highest that applies, never a sum; what is on sale costs at least one minor unit. Idle stock of long-lived goods grows cheaper:
 -- from 14 idle days, half a per cent of the price per per cent of the duration, at most 20 % (REQUIREMENTS, shop rules).
 CREATE VIEW available_stock_with_discounts AS
 SELECT s.id AS stock_item_id, p.id AS product_id, p.seller_id, p.title, p.kind, p.currency, p.list_price_minor,
-       d.discount_bp, (p.list_price_minor * (10000 - d.discount_bp) + 5000) / 10000 AS final_price_minor,
+       d.discount_bp, greatest(1, (p.list_price_minor * (10000 - d.discount_bp) + 5000) / 10000) AS final_price_minor,
        s.discount_bp AS item_discount_bp, s.received_at
   FROM products p
   JOIN stock_items s ON s.product_id = p.id
@@ -182,7 +186,7 @@ SELECT s.id AS stock_item_id, p.id AS product_id, p.seller_id, p.title, p.kind, 
    AND s.state = 'available' AND (s.expires_at IS NULL OR s.expires_at > now())
 UNION ALL
 SELECT NULL, p.id, p.seller_id, p.title, p.kind, p.currency, p.list_price_minor,
-       p.discount_bp, (p.list_price_minor * (10000 - p.discount_bp) + 5000) / 10000, 0, p.created_at
+       p.discount_bp, greatest(1, (p.list_price_minor * (10000 - p.discount_bp) + 5000) / 10000), 0, p.created_at
   FROM products p
  WHERE p.active
    AND (p.kind = 'made' OR p.kind = 'shared' AND EXISTS (SELECT FROM shared_goods g WHERE g.product_id = p.id));

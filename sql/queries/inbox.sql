@@ -1,6 +1,7 @@
 -- name: store_event :one Stored
--- The event is in the inbox, as it came, and owes a job. A repeat writes nothing, unless the event was ignored
--- (the gateway said "not paid" then): it may have become true since, so its job is owed again, a little later.
+-- The event is in the inbox, as it came, and owes a job. A repeat of a final event writes nothing. What was ignored
+-- (not paid, said the gateway) or underpaid may have become true since: its job is owed again, as is a dead one.
+-- A repeat while the job runs leaves its mark, so that an answer from before it is not taken for the last word.
 -- $1 provider   text
 -- $2 event_key  text
 -- $3 body       bytea
@@ -14,24 +15,36 @@ WITH stored AS (
 owed AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT 'settle', s.id::text,
-           jsonb_build_object('inbox_id', s.id, 'provider', $1, 'invoice_id', $5::text, 'claims', $6::text)
+           jsonb_build_object('inbox_id', s.id, 'provider', $1, 'event_key', $2, 'invoice_id', $5::text,
+                              'claims', $6::text)
       FROM stored s
     RETURNING id),
 again AS (
     UPDATE outbox o SET state = 'owed', attempts = 0, run_at = now() + interval '5 seconds', done_at = NULL,
                         attempt_id = NULL, lease_until = NULL
       FROM inbox i
-     WHERE i.provider = $1 AND i.event_key = $2 AND i.state = 'ignored'
-       AND o.kind = 'settle' AND o.key = i.id::text AND o.state = 'done')
+     WHERE i.provider = $1 AND i.event_key = $2 AND o.kind = 'settle' AND o.key = i.id::text
+       AND (o.state = 'dead' OR o.state = 'done' AND (i.state = 'ignored' OR i.outcome = 'underpaid'))),
+marked AS (
+    UPDATE inbox i SET repeated_at = now()
+     WHERE i.provider = $1 AND i.event_key = $2 AND i.state = 'new'
+       AND (i.repeated_at IS NULL OR i.repeated_at < now() - interval '1 second'))
 SELECT (SELECT id FROM owed) AS outbox_id;
 
 -- name: ignore_event :opt Ignored
--- The gateway says that nothing was paid: the event is closed, and a later repeat opens it again.
+-- The gateway says that nothing was paid: the event is closed, and a later repeat opens it again. No row when the
+-- event was repeated since the gateway was asked, or when the job is no longer ours.
 -- $1 outbox_id  int8
 -- $2 attempt_id uuid
 -- $3 inbox_id   int8
 -- $4 outcome    text
-WITH mine AS (
-    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id)
+-- $5 asked_ms   int4  -- how long ago the gateway was asked
+WITH quiet AS (
+    SELECT i.id FROM inbox i WHERE i.id = $3
+       AND (i.repeated_at IS NULL OR i.repeated_at < now() - $5::int * interval '1 millisecond' - interval '1 second')
+       FOR UPDATE),
+mine AS (
+    UPDATE outbox SET state = 'done', done_at = now()
+     WHERE id = $1 AND attempt_id = $2 AND state = 'owed' AND EXISTS (SELECT FROM quiet) RETURNING id)
 UPDATE inbox i SET state = 'ignored', outcome = $4, settled_at = now() FROM mine WHERE i.id = $3
 RETURNING i.id AS inbox_id;

@@ -50,7 +50,7 @@ noted AS (
 opening AS (
     INSERT INTO payments (order_id, provider, amount_minor, currency)
     SELECT m.id, $9, m.total_minor, m.currency FROM made m)
-SELECT m.number, m.currency, m.total_minor, m.expires_at FROM made m;
+SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at FROM made m;
 
 -- name: find_repeat :opt Repeat
 -- The order that this user's key made.
@@ -70,15 +70,21 @@ SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expi
  WHERE o.id = $1 AND o.user_id = $2;
 
 -- name: link_order :opt Order
--- The payment that was being opened has its invoice and link; no row when it is not being opened (any more).
+-- The payment that this caller opens has its invoice and link; no row when the order is no longer pending, or the
+-- opening no longer this caller's, or the invoice is booked already because it was paid faster than this.
 -- $1 order_id   uuid
 -- $2 provider   text
 -- $3 invoice_id text
 -- $4 url        text
-WITH linked AS (
-    UPDATE payments SET status = 'open', invoice_id = $3, url = $4
-     WHERE order_id = $1 AND provider = $2 AND status = 'opening'
-    RETURNING order_id, provider, status, url)
+-- $5 opened_at  timestamptz  -- whose turn it is
+WITH target AS (
+    SELECT o.id FROM orders o WHERE o.id = $1 AND o.status = 'pending' FOR UPDATE),
+linked AS (
+    UPDATE payments p SET status = 'open', invoice_id = $3, url = $4
+      FROM target t
+     WHERE p.order_id = t.id AND p.provider = $2 AND p.status = 'opening' AND p.opened_at = $5
+       AND NOT EXISTS (SELECT FROM payments x WHERE x.provider = $2 AND x.invoice_id = $3)
+    RETURNING p.order_id, p.provider, p.status, p.url)
 SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
        o.lines::text AS lines, l.provider AS payment_provider, l.status AS payment_status, l.url AS payment_url
   FROM linked l JOIN orders_with_lines o ON o.id = l.order_id;
@@ -137,12 +143,19 @@ owed AS (
 SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
 
 -- name: expire_orders :many Expired
--- Unpaid orders past their window (and the grace) are closed and their units are for sale again.
+-- Unpaid orders past their window (and the grace) are closed and their units are for sale again. An order whose
+-- payment is said to have come waits until that is judged; one that was overpaid waits for a human.
 -- $1 grace_s int4
 -- $2 size    int8
 WITH late AS (
     SELECT o.id, o.seller_id FROM orders o
      WHERE o.status = 'pending' AND o.expires_at < now() - $1::int * interval '1 second'
+       -- Counts, and not NOT EXISTS: an anti-join would read every unsettled event for each sweep.
+       AND (SELECT count(*) FROM payments p JOIN outbox b ON b.payload ->> 'invoice_id' = p.invoice_id
+             WHERE p.order_id = o.id AND b.kind = 'settle' AND b.state <> 'done'
+               AND b.payload ->> 'provider' = p.provider AND b.payload ->> 'claims' = 'paid') = 0
+       AND (SELECT count(*) FROM inbox i
+             WHERE i.order_id = o.id AND i.state = 'review' AND i.outcome = 'overpaid') = 0
      ORDER BY o.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
 closed AS (
     UPDATE orders o SET status = 'expired' FROM late l WHERE o.id = l.id),

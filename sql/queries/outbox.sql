@@ -46,7 +46,7 @@ RETURNING id;
 -- Jobs that should have started by now and are nobody's: their ring was lost, their worker died, or their retry is due.
 -- $1 grace_ms int4
 -- $2 size     int8
-SELECT id FROM outbox
+SELECT id, attempts, (extract(epoch FROM now() - run_at) * 1000)::int8 AS overdue_ms FROM outbox
  WHERE state = 'owed' AND run_at <= now() - $1::int * interval '1 millisecond'
    AND (lease_until IS NULL OR lease_until < now())
  ORDER BY run_at

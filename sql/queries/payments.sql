@@ -1,20 +1,22 @@
 -- name: fail_payment :opt Failed
 -- The gateway gave no invoice: the next repeat may try at once.
--- $1 order_id uuid
--- $2 provider text
-UPDATE payments SET status = 'failed' WHERE order_id = $1 AND provider = $2 AND status = 'opening'
+-- $1 order_id  uuid
+-- $2 provider  text
+-- $3 opened_at timestamptz  -- whose turn it is
+UPDATE payments SET status = 'failed' WHERE order_id = $1 AND provider = $2 AND status = 'opening' AND opened_at = $3
 RETURNING id AS payment_id;
 
 -- name: retake_payment :opt Taken
--- This caller may open the payment of a pending order: an earlier try failed, or died longer ago than the lease.
+-- This caller may open the payment of an order that can still be paid: an earlier try failed, or died longer ago
+-- than the lease.
 -- $1 order_id uuid
 -- $2 provider text
 -- $3 lease_s  int4
 UPDATE payments p SET status = 'opening', opened_at = now()
   FROM orders o
- WHERE o.id = p.order_id AND o.status = 'pending' AND p.order_id = $1 AND p.provider = $2
+ WHERE o.id = p.order_id AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute' AND p.order_id = $1 AND p.provider = $2
    AND (p.status = 'failed' OR p.status = 'opening' AND p.opened_at < now() - $3::int * interval '1 second')
-RETURNING o.number, p.currency, p.amount_minor AS total_minor, o.expires_at;
+RETURNING o.number, p.currency, p.amount_minor AS total_minor, o.expires_at, p.opened_at;
 
 -- name: settle_payment :opt Verdict
 -- One re-fetched payment is judged and recorded: the order is paid only if it is payable and the money equal,

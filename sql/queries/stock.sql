@@ -16,6 +16,7 @@ SELECT w.product_id, c.units
 WITH added AS (
     INSERT INTO stock_items (id, product_id, sealed, fingerprint)
     SELECT u.id, $1, u.sealed, u.fingerprint FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS u (id, sealed, fingerprint)
+     ORDER BY u.fingerprint  -- two imports of the same secrets lock them in the same order
     ON CONFLICT (product_id, fingerprint) DO NOTHING
     RETURNING id)
 SELECT count(*)::int AS units FROM added;

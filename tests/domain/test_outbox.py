@@ -72,9 +72,9 @@ async def test_a_row_that_is_not_due_done_dead_or_unknown_is_not_claimed(pg: Pos
 async def test_a_lapsed_lease_frees_the_row(pg: Postgres) -> None:
     outbox_id = await owe(pg)
     await outbox.claim(pg, attempt(outbox_id, lease_s=1))
-    assert await outbox.due(pg, grace_ms=0, size=10) == []
+    assert [row.id for row in await outbox.due(pg, grace_ms=0, size=10)] == []
     await asyncio.sleep(1.05)
-    assert await outbox.due(pg, grace_ms=0, size=10) == [outbox_id]
+    assert [row.id for row in await outbox.due(pg, grace_ms=0, size=10)] == [outbox_id]
     job = await outbox.claim(pg, attempt(outbox_id))
     assert job is not None
     assert job.attempts == 2
@@ -130,7 +130,7 @@ async def test_a_retry_frees_the_row_from_its_moment_on(pg: Postgres) -> None:
     assert (after["state"], after["lease_until"], after["last_error"]) == ("owed", None, "e" * 1000)
     assert 29 < after["wait_s"] <= 30.5
     assert await outbox.claim(pg, attempt(outbox_id)) is None
-    assert await outbox.due(pg, grace_ms=0, size=10) == []
+    assert [row.id for row in await outbox.due(pg, grace_ms=0, size=10)] == []
 
 
 async def test_a_dead_letter_keeps_payload_and_error(pg: Postgres) -> None:
@@ -148,9 +148,9 @@ async def test_due_rows_come_oldest_first_after_their_grace(pg: Postgres) -> Non
     old, older, fresh, _ = [await owe(pg, run_in_s=when) for when in (-10, -20, 0, 60)]
     taken = await owe(pg, run_in_s=-30)
     await outbox.claim(pg, attempt(taken))
-    assert await outbox.due(pg, grace_ms=500, size=10) == [older, old]
-    assert await outbox.due(pg, grace_ms=0, size=10) == [older, old, fresh]
-    assert await outbox.due(pg, grace_ms=0, size=1) == [older]
+    assert [row.id for row in await outbox.due(pg, grace_ms=500, size=10)] == [older, old]
+    assert [row.id for row in await outbox.due(pg, grace_ms=0, size=10)] == [older, old, fresh]
+    assert [row.id for row in await outbox.due(pg, grace_ms=0, size=1)] == [older]
 
 
 async def test_an_effect_is_owed_once(pg: Postgres) -> None:

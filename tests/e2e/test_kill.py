@@ -17,7 +17,7 @@ from tests.e2e.stage import UNITS, Stage
 from tests.e2e.traps import Stall, Trap, When, until
 from tests.world import World, invoice_of, order_id_of
 
-STAGES = 5  # side by side: most of a story is waiting for leases
+STAGES = 4  # side by side: most of a story is waiting for leases
 
 Play = Callable[[Stage, When], Awaitable[bool]]
 

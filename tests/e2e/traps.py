@@ -13,8 +13,9 @@ from time import monotonic
 from typing import Self
 
 from app.base import keys
-from app.domain import stock
+from app.domain import inbox, stock
 from app.infra import queue
+from app.infra.lua import Script
 from bench.proxy import Direction
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +27,10 @@ SHA = re.compile(rb"\$7\r\nEVALSHA\r\n\$40\r\n([0-9a-f]{40})\r\n")
 BOT = re.compile(rb"/bot[^/]+")  # and its token
 WORD = re.compile(rb"\$\d+\r\n([^\r]+)\r\n")
 BELL = b"\r\n" + keys.ARQ_BELL.encode() + b"\r\n"
-SCRIPTS = {script.sha: script.name for script in (stock.RESERVE, stock.FILL, stock.COMMIT, queue.RING)}
+SCRIPTS = {s.sha: s.name for noun in (inbox, queue, stock) for s in vars(noun).values() if isinstance(s, Script)}
 BODY = "body"  # of a request whose head went before
-CLOCKS = ("due_jobs", "expire_orders", "BLPOP", "ZRANGEBYSCORE", "PSETEX")
+LISTENING = ("BLPOP", "BLMPOP")
+CLOCKS = ("due_jobs", "expire_orders", "ZRANGEBYSCORE", "PSETEX", *LISTENING)
 
 Deed = Callable[[], Awaitable[bool]]  # False: the chunk that is passing is lost
 When = Callable[[str], bool]  # told the step that is passing
@@ -110,7 +112,7 @@ class Doors:
 
     async def on_chunk(self, door: str, direction: Direction, data: bytes) -> bool:
         what = self._request(door, data) if direction == "up" else self._answer(door, data)
-        self.listened |= what == "BLPOP"
+        self.listened |= what in LISTENING
         if not what or what in CLOCKS:
             return True
         self.last_s = monotonic()

@@ -274,7 +274,7 @@ async def test_an_invoice_is_asked_for_with_exactly_the_documented_fields() -> N
     body = json.loads(asked[0], parse_float=Decimal)
     assert body == {
         "auth_login": "desk", "auth_secret": "secret-one", "amount": Decimal("1490.5"), "type": "purchase",
-        "lifetime": 16, "currency": "RUB", "description": "Order 7", "extra": str(ORDER),
+        "lifetime": 15, "currency": "RUB", "description": "Order 7", "extra": str(ORDER),
         "redirect_url": "https://shop.example/?order=1", "callback_url": "https://shop.example/hook",
     }  # fmt: skip
 

@@ -18,36 +18,40 @@ ELSEWHERE = Event(provider="yookassa", key="inv-1:paid", invoice_id="inv-1", cla
 KEY = keys.event(EVENT.provider, EVENT.key)
 
 
+async def mark(store: Redis) -> None:
+    await inbox.mark(store, EVENT.provider, EVENT.key)
+
+
 async def test_an_event_is_fresh_until_it_is_marked(store: Redis) -> None:
     assert await inbox.seen(store, EVENT) == Fresh()
     assert await inbox.seen(store, EVENT) == Fresh()  # looking marks nothing
-    await inbox.mark(store, EVENT)
+    await inbox.mark(store, EVENT.provider, EVENT.key)
     assert await inbox.seen(store, EVENT) == Known()
 
 
 async def test_events_are_told_apart_by_key_and_by_provider(store: Redis) -> None:
-    await inbox.mark(store, EVENT)
+    await inbox.mark(store, EVENT.provider, EVENT.key)
     assert await inbox.seen(store, OTHER) == Fresh()
     assert await inbox.seen(store, ELSEWHERE) == Fresh()
 
 
 async def test_marking_twice_is_marking_once(store: Redis) -> None:
-    await inbox.mark(store, EVENT)
-    await inbox.mark(store, EVENT)
+    await inbox.mark(store, EVENT.provider, EVENT.key)
+    await inbox.mark(store, EVENT.provider, EVENT.key)
     assert await inbox.seen(store, EVENT) == Known()
 
 
 async def test_a_vanished_mark_is_fresh_again(store: Redis) -> None:
-    await inbox.mark(store, EVENT)
+    await inbox.mark(store, EVENT.provider, EVENT.key)
     await store.command("FLUSHALL")
     assert await inbox.seen(store, EVENT) == Fresh()
 
 
 async def test_a_mark_lives_as_long_as_its_row_says(redis: Pipe) -> None:
-    await inbox.mark(redis, EVENT)
+    await inbox.mark(redis, EVENT.provider, EVENT.key)
     await check_life(redis, KEY, "{e:<provider>:<event>}")
     await redis.command("PEXPIRE", KEY, 1000)
-    await inbox.mark(redis, EVENT)  # a repeat that Postgres has answered counts anew
+    await inbox.mark(redis, EVENT.provider, EVENT.key)  # marked anew, known anew
     await check_life(redis, KEY, "{e:<provider>:<event>}")
 
 
@@ -59,7 +63,7 @@ async def test_a_mark_ends(store: Redis) -> None:
 
 async def test_looking_cannot_write(redis: Pipe) -> None:
     assert inbox.SEEN.read_only
-    await inbox.mark(redis, EVENT)
+    await inbox.mark(redis, EVENT.provider, EVENT.key)
     before = await everything(redis)
     await inbox.seen(redis, EVENT)
     await inbox.seen(redis, OTHER)
@@ -75,7 +79,9 @@ async def test_a_crowd_of_repeats_learns_of_the_mark_at_once(redis: Pipe) -> Non
     await lua.load(redis, inbox.SCRIPTS)  # or the first call of each would go twice, and out of turn
     before = [inbox.seen(redis, EVENT) for _ in range(100)]
     after = [inbox.seen(redis, EVENT) for _ in range(100)]
-    answers = await asyncio.gather(*before, inbox.mark(redis, EVENT), *after)  # one connection: in this order
+    answers = await asyncio.gather(
+        *before, inbox.mark(redis, EVENT.provider, EVENT.key), *after
+    )  # one connection: in this order
     assert answers == [Fresh()] * 100 + [None] + [Known()] * 100
 
 
@@ -83,5 +89,5 @@ async def test_they_cost_what_they_state(redis: Pipe) -> None:
     assert stated(inbox.SEEN).exact
     assert stated(inbox.MARK).exact
     assert await commands_run(redis, inbox.seen(redis, EVENT)) == stated(inbox.SEEN).most()
-    assert await commands_run(redis, inbox.mark(redis, EVENT)) == stated(inbox.MARK).most()
+    assert await commands_run(redis, inbox.mark(redis, EVENT.provider, EVENT.key)) == stated(inbox.MARK).most()
     assert await commands_run(redis, inbox.seen(redis, EVENT)) == stated(inbox.SEEN).most()

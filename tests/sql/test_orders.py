@@ -84,10 +84,8 @@ async def test_what_cannot_be_bought_together_is_not_bought(shelf: Shelf) -> Non
     foreign = await shelf.product(seller_id=await catalog.add_seller(shelf.pg, "Other"), kind="made", lead_time_h=1)
     gone = await shelf.product(kind="made", lead_time_h=1)
     await shelf.pg.fetch("UPDATE products SET active = false WHERE id = $1", (gone,))
-    free = await shelf.product(kind="made", lead_time_h=1, discount_bp=10_000)
     empty = await shelf.product(kind="shared")
     for cart in [[(unit, 1), (other, 1)] for other in (dollars, foreign, gone, empty, 999)] + [
-        [(free, 1)],
         [(foreign, 1)],
     ]:
         assert await shelf.buy(*cart) is None, cart

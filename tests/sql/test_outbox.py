@@ -23,6 +23,10 @@ def attempt(outbox_id: int, lease_s: int = 60) -> Lease:
     return Lease(outbox_id, new_id(), lease_s)
 
 
+async def due(pg: Postgres, *, grace_ms: int, size: int) -> list[int]:
+    return [found.id for found in await outbox.due(pg, grace_ms=grace_ms, size=size)]
+
+
 async def row(pg: Postgres, outbox_id: int) -> tuple[object, ...]:
     return tuple((await pg.fetch(ROW, (outbox_id,)))[0])
 
@@ -81,9 +85,9 @@ async def test_a_retry_waits_and_keeps_the_error(pg: Postgres) -> None:
     assert await outbox.retry(pg, mine, 30.0, "x" * 2000)
     assert await row(pg, mine.outbox_id) == ("owed", 1, "x" * 1000, True, False)
     assert await outbox.claim(pg, attempt(mine.outbox_id)) is None
-    assert await outbox.due(pg, grace_ms=0, size=9) == []
+    assert await due(pg, grace_ms=0, size=9) == []
     await pg.fetch("UPDATE outbox SET run_at = now()", ())
-    assert await outbox.due(pg, grace_ms=0, size=9) == [mine.outbox_id]
+    assert await due(pg, grace_ms=0, size=9) == [mine.outbox_id]
     assert await outbox.claim(pg, attempt(mine.outbox_id)) is not None
 
 
@@ -92,7 +96,7 @@ async def test_a_dead_letter_is_kept_and_left_alone(pg: Postgres) -> None:
     await outbox.claim(pg, mine)
     assert await outbox.bury(pg, mine, "for ever")
     assert await row(pg, mine.outbox_id) == ("dead", 1, "for ever", True, False)
-    assert await outbox.due(pg, grace_ms=0, size=9) == []
+    assert await due(pg, grace_ms=0, size=9) == []
     assert await outbox.claim(pg, attempt(mine.outbox_id)) is None
 
 
@@ -102,13 +106,13 @@ async def test_what_is_due_is_found_the_oldest_first(pg: Postgres) -> None:
         await pg.fetch(
             "UPDATE outbox SET run_at = now() - $1::int * interval '1 second' WHERE id = $2", (age_s, outbox_id)
         )
-    assert await outbox.due(pg, grace_ms=0, size=9) == [ids[1], ids[2], ids[3], ids[0]]
-    assert await outbox.due(pg, grace_ms=25_000, size=9) == ids[1:3]
-    assert await outbox.due(pg, grace_ms=0, size=1) == [ids[1]]
+    assert await due(pg, grace_ms=0, size=9) == [ids[1], ids[2], ids[3], ids[0]]
+    assert await due(pg, grace_ms=25_000, size=9) == ids[1:3]
+    assert await due(pg, grace_ms=0, size=1) == [ids[1]]
     await outbox.claim(pg, attempt(ids[1]))
-    assert await outbox.due(pg, grace_ms=0, size=9) == [ids[2], ids[3], ids[0]]
+    assert await due(pg, grace_ms=0, size=9) == [ids[2], ids[3], ids[0]]
     await pg.fetch(LAPSE, (ids[1],))
-    assert await outbox.due(pg, grace_ms=0, size=1) == [ids[1]]
+    assert await due(pg, grace_ms=0, size=1) == [ids[1]]
 
 
 async def test_a_delivery_by_an_attempt_that_lost_its_lease_delivers_nothing(shelf: Shelf) -> None:

@@ -25,6 +25,9 @@ HOT = (
 # Read whole when that is cheaper: a few hundred short rows at most.
 SMALL = {"sellers", "shared_goods"}
 
+# Partial indexes of what waits to be done: they stay short however long the shop lives, and may be read whole.
+WORKLISTS = {"outbox_owed", "outbox_settling", "inbox_review", "orders_unpaid"}
+
 # A shop after some months: 1,500 products, 24,000 units of which most are sold, 12,000 orders, hardly a job owed.
 MONTHS = """
 SET session_replication_role = replica;  -- no foreign key checks: this is about statistics
@@ -101,7 +104,7 @@ async def test_hot_statements_do_not_slow_down_as_the_shop_grows(
         for path in HOT
         for node in await scans(planner, found[path])
         if (node["Node Type"] == "Seq Scan" and node["Relation Name"] not in SMALL)
-        or ("Index" in node["Node Type"] and "Index Cond" not in node)  # an index read from end to end
+        or ("Index Name" in node and "Index Cond" not in node and node["Index Name"] not in WORKLISTS)
     ]
     assert slow == []
 

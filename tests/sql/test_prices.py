@@ -37,7 +37,7 @@ CASES = [
     Case(promo_bp=500, item_bp=1500, duration_days=100, idle_min=20 * DAY_MIN, expected_bp=1500),
     Case(promo_bp=1200, item_bp=700, duration_days=100, idle_min=20 * DAY_MIN, expected_bp=1200),
     Case(promo_bp=2500, duration_days=30, idle_min=LONG_AGO_MIN, expected_bp=2500),
-    Case(promo_bp=10_000, item_bp=10_000, duration_days=30, idle_min=LONG_AGO_MIN, expected_bp=10_000),
+    Case(promo_bp=9999, item_bp=9999, duration_days=30, idle_min=LONG_AGO_MIN, expected_bp=9999),
     # idle: nothing before 14 whole days
     idle(0, 30, 0),
     idle(13, 30, 0),
@@ -68,17 +68,28 @@ async def test_a_unit_has_the_highest_discount_that_applies(shelf: Shelf) -> Non
         product = await shelf.product(discount_bp=case.promo_bp, duration_days=case.duration_days)
         await shelf.unit(product, discount_bp=case.item_bp, idle_min=case.idle_min)
         found[case] = await shelf.priced(product)
-    assert found == {case: [(case.expected_bp, 10_000 - case.expected_bp)] for case in CASES}
+    assert found == {case: [(case.expected_bp, max(1, 10_000 - case.expected_bp))] for case in CASES}
 
 
-async def test_prices_are_rounded_half_up_to_the_minor_unit(shelf: Shelf) -> None:
+async def test_prices_are_rounded_half_up_to_the_minor_unit_and_at_least_one(shelf: Shelf) -> None:
     dice = random.Random(5)
-    known = [(1, 5000), (3, 5000), (1, 5001), (99, 1), (10, 2550), (10, 2450), (10**12, 1), (10**12, 9999), (1, 10_000)]
+    known = [
+        (1, 5000),
+        (3, 5000),
+        (1, 5001),
+        (99, 1),
+        (10, 2550),
+        (10, 2450),
+        (10**12, 1),
+        (10**12, 9999),
+        (1, 10_000),
+        (10_000, 10_000),
+    ]
     for list_price, discount in [*known, *((dice.randint(1, 99_999), dice.randint(0, 10_000)) for _ in range(60))]:
         product = await shelf.product(list_price_minor=list_price, discount_bp=discount)
         await shelf.unit(product)
         exact = Decimal(list_price) * (10_000 - discount) / 10_000
-        assert await shelf.priced(product) == [(discount, int(exact.quantize(Decimal(1), ROUND_HALF_UP)))]
+        assert await shelf.priced(product) == [(discount, max(1, int(exact.quantize(Decimal(1), ROUND_HALF_UP))))]
 
 
 async def test_what_never_runs_out_has_its_promotion_only(shelf: Shelf) -> None:

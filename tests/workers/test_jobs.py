@@ -251,9 +251,10 @@ async def test_a_job_survives_the_loss_of_postgres(pg_url: str, servers: Servers
 
 async def test_the_relay_rings_for_what_is_overdue(shop: Shop, handle: Handle) -> None:
     handle(done)
-    overdue = [await owe(shop, overdue_s=10 + n) for n in range(3)]
+    overdue = [await owe(shop, overdue_s=1 + n) for n in range(3)]
     await owe(shop)  # its own ring is on its way
     assert await relay(shop) == 3
+    assert await relay(shop) == 3  # again is nothing: the queue holds each of them once
     assert (await row(shop, overdue[0]))["state"] == "owed"
     queued = await shop.deps.redis.command("ZRANGE", keys.ARQ_QUEUE, 0, -1)
     bell = await shop.deps.redis.command("LRANGE", keys.ARQ_BELL, 0, -1)
@@ -261,6 +262,13 @@ async def test_the_relay_rings_for_what_is_overdue(shop: Shop, handle: Handle) -
     assert isinstance(bell, list)
     assert sorted(queued) == sorted(bell)
     assert {int(job_id.split(b"}")[1].split(b":")[0]) for job_id in bell} == set(overdue)
+
+
+async def test_what_ringing_does_not_help_the_relay_does_itself(shop: Shop, handle: Handle) -> None:
+    handle(done)
+    unheard = await owe(shop, overdue_s=10)
+    assert await relay(shop) == 1
+    assert (await row(shop, unheard))["state"] == "done"
 
 
 async def test_without_redis_the_relay_does_the_jobs_itself(pg_url: str, handle: Handle) -> None:

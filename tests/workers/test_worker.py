@@ -41,7 +41,7 @@ async def working(world: World, **changes: Any) -> AsyncIterator["asyncio.Task[N
 
 async def listening(world: World) -> bool:
     clients = await world.shop.deps.redis.command("CLIENT", "LIST")
-    return isinstance(clients, bytes) and b"cmd=blpop" in clients
+    return isinstance(clients, bytes) and b"cmd=blmpop" in clients
 
 
 async def until(true: Callable[[], Awaitable[bool]], *, within_s: float) -> float:

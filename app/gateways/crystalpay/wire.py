@@ -1,6 +1,5 @@
 """CrystalPay v3's JSON, and the pure maps between it and ours. Source: PROTOCOLS §1 (docs.crystalpay.io)."""
 
-import math
 import re
 from decimal import Decimal
 from typing import TypeVar
@@ -78,7 +77,7 @@ def create_body(ask: Ask, login: str, secret: str) -> bytes:
             auth_secret=secret,
             amount=decimal_number(ask.money.amount_minor, ask.money.currency),
             type="purchase",
-            lifetime=math.ceil(ask.lifetime_s / 60),
+            lifetime=max(1, ask.lifetime_s // 60),  # never longer than the goods are held
             currency=ask.money.currency,
             description=f"Order {ask.number}"[:MAX_DESCRIPTION],
             extra=str(ask.order_id),
@@ -131,7 +130,7 @@ def read_notice(body: bytes) -> tuple[Notice, str]:
     try:
         fields = decode_object(body)
     except BadJson as error:
-        raise Malformed(f"the body is {error}") from None
+        raise Malformed(f"the body: {error}") from None
     signature, invoice_id, state = fields.get("signature"), fields.get("id"), fields.get("state")
     if not isinstance(signature, str) or not signature:
         raise BadSignature("the signature is missing")
