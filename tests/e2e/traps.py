@@ -113,7 +113,7 @@ class Doors:
     async def on_chunk(self, door: str, direction: Direction, data: bytes) -> bool:
         what = self._request(door, data) if direction == "up" else self._answer(door, data)
         self.listened |= what in LISTENING
-        if not what or what in CLOCKS:
+        if what in (BODY, *CLOCKS):
             return True
         self.last_s = monotonic()
         if self.trap is None:
@@ -139,7 +139,7 @@ class Doors:
         if door != "redis":
             return self.asked.get(door, "?")
         if data in (b"*-1\r\n", b"*0\r\n"):
-            return ""  # nothing was rung, nothing is queued
+            return LISTENING[0]  # nothing was rung, nothing is queued
         return "the bell" if BELL in data else self.asked.get(door, "?")
 
 
@@ -177,4 +177,4 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, why_not: Callabl
     deadline_s = monotonic() + PATIENCE_S
     while not await true():
         assert monotonic() < deadline_s, f"not after {PATIENCE_S:.0f} s: {what}\n{why_not()}"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.03)
