@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import structlog
 
+from app.base.errands import Errands
 from app.domain import inbox, stock
 from app.domain.catalog import Places
 from app.errors import RedisDown
@@ -25,6 +26,7 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
     deps: deps.Deps
     gateways: registry.Gateways
     places: Places
+    errands: Errands
 
 
 @asynccontextmanager
@@ -35,4 +37,9 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             await lua.load(parts.redis, SCRIPTS)
         except RedisDown as error:
             log.warning("scripts not loaded, each goes with its first call", error=str(error))
-        yield Shop(deps=parts, gateways=registry.build(settings, parts.http), places=Places())
+        errands = Errands()
+        try:
+            gateways = registry.build(settings, parts.http)
+            yield Shop(deps=parts, gateways=gateways, places=Places(), errands=errands)
+        finally:
+            await errands.finish()

@@ -74,7 +74,7 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
     facts = {"provider": claim.provider, "invoice_id": state.id, "order_id": str(verdict.order_id)}
     if verdict.word in ("paid", "repeated"):
         log.info("payment settled", verdict=verdict.word, **facts)
-        await _mark(shop, claim)
+        shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
     else:
         log.error("payment needs a human", verdict=verdict.word, paid=str(state.money), **facts)
     if verdict.outbox_id is None:

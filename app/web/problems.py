@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-SKIPPED_BYTES = 64 * 1024  # of a refused request's body are read and dropped, so that its connection can be kept
+# A refused body up to this long is read and dropped: closing on a client that still sends may cost it the answer.
+SKIPPED_BYTES = 8 * 1024 * 1024
 
 # What Litestar itself refuses, in our words: its own details may carry the URL or a parser's text.
 _BY_STATUS: dict[int, tuple[type[Problem], str]] = {

@@ -80,7 +80,8 @@ class Stage:
             front = await stack.enter_async_context(listening("web", Upstream(HOST, port), on_chunk=entrance.on_chunk))
             settings = settings_for(
                 database_url, redis_url, port=port, public_url=f"http://{HOST}:{front.port}", gateway_timeout_ms=900,
-                lease_s=1, worker_poll_ms=100, pg_pool_size=1, expiry_grace_s=0, log_level="info",
+                data_dir=str(home / "unused"), lease_s=1, expiry_grace_s=0, log_level="info",
+                pg_pool_size=1,  # so that an answer is told by what was asked last
             )  # fmt: skip
             pg = await Postgres.open(database_url, pool_size=2, timeout_ms=10_000)
             stack.push_async_callback(pg.close)

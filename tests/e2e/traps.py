@@ -113,7 +113,7 @@ class Doors:
     async def on_chunk(self, door: str, direction: Direction, data: bytes) -> bool:
         what = self._request(door, data) if direction == "up" else self._answer(door, data)
         self.listened |= what in LISTENING
-        if what in (BODY, *CLOCKS):
+        if what in ("", BODY, *CLOCKS):
             return True
         self.last_s = monotonic()
         if self.trap is None:
@@ -139,7 +139,7 @@ class Doors:
         if door != "redis":
             return self.asked.get(door, "?")
         if data in (b"*-1\r\n", b"*0\r\n"):
-            return LISTENING[0]  # nothing was rung, nothing is queued
+            return ""  # nothing was rung, nothing is queued
         return "the bell" if BELL in data else self.asked.get(door, "?")
 
 

@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -39,7 +40,6 @@ async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What settling logs."""
     capture = LogCapture()
     monkeypatch.setattr(settle, "log", structlog.wrap_logger(None, processors=[capture]))
     return capture
@@ -55,9 +55,7 @@ async def rows(world: World) -> tuple[int, int]:
 async def test_a_bad_callback_is_refused_and_leaves_nothing(shared: World, path: str, name: str) -> None:
     kind, body = REFUSED[name]
     before = await rows(shared)
-    answer = await shared.callback(body, path)
-    problem(answer, kind)
-    assert SALT not in answer.text
+    assert SALT not in str(problem(await shared.callback(body, path), kind))
     assert await rows(shared) == before
     assert not [asked for asked in shared.crystalpay.entries("request", "info") if asked.given["id"] in (ID, OTHER_ID)]
 
@@ -115,19 +113,18 @@ async def test_f47_a_name_that_is_no_gateways_is_not_found(shared: World, name: 
 @pytest.mark.parametrize(("media", "status"), [("application/json", b"413"), ("text/plain", b"415")])
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 999999999999"])
 async def test_f51_an_endless_body_is_cut(shared: World, framing: str, media: str, status: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", shared.shop.deps.settings.port)
-    answer = asyncio.create_task(reader.read(1000))
-    writer.write(f"POST {HOOKS[0]} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n{framing}\r\n\r\n".encode())
+    loop, sent = asyncio.get_running_loop(), 0
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n" if "chunked" in framing else b" " * 0x10000
-    sent = 0
-    with suppress(ConnectionError):
-        while sent < 64 * MIB:
-            writer.write(chunk)
-            await writer.drain()
-            sent += len(chunk)
-    writer.transport.abort()
-    assert (await answer).startswith(b"HTTP/1.1 " + status)
-    assert sent < 64 * MIB, "it was read on and on"
+    head = f"POST {HOOKS[0]} HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n{framing}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", shared.shop.deps.settings.port)) as client:
+        client.setblocking(False)
+        await loop.sock_sendall(client, head)
+        with suppress(ConnectionError):
+            while sent < 64 * MIB:
+                await loop.sock_sendall(client, chunk)
+                sent += len(chunk)
+        assert sent < 64 * MIB, "it was read on and on"
+        assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 " + status)
 
 
 async def test_without_the_salt_there_is_no_gateway(pg_url: str, servers: Servers) -> None:
@@ -232,13 +229,15 @@ async def events(world: World, invoice: str) -> list[tuple[str, str]]:
 async def test_f12_f13_f45_an_edited_body_changes_nothing(shared: World, edit: dict[str, Any]) -> None:
     buyer, order, invoice = await placed(shared)
     _, another, _ = await placed(shared, buyer)
-    forged = Callbacks(edit={"state": "payed"} | edit | ({"extra": another} if edit.get("extra") else {}))
+    swapped = {"extra": another} if edit.get("extra") else {}
+    forged = Callbacks(edit={"state": "payed"} | edit | swapped)
     await shared.crystalpay.send_callback(invoice, forged)
     for attempt in (1, 2):
         await later(shared)
         assert [await buyer.status(order), await buyer.status(another)] == ["pending", "pending"]
         assert (await settling(shared, invoice))["attempts"] >= attempt
-    await shared.crystalpay.pay(invoice, Payment(callbacks=forged))  # it becomes true, and the callback is a repeat
+    # It becomes true, and the callback is a repeat; our own record of the invoice wins over the gateway's `extra`.
+    await shared.crystalpay.pay(invoice, Payment(edit=swapped, callbacks=forged))
     await later(shared)
     assert [await buyer.status(order), await buyer.status(another)] == ["delivered", "pending"]
     assert await events(shared, invoice) == [("settled", "paid")]
