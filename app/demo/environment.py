@@ -6,11 +6,13 @@ import secrets
 import shlex
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.sandbox.initdata import sign_init_data
 
 FILE = "demo.env"
+OWN = "DEMO_SERVERS"  # the addresses of embedded servers, so that a later demo knows them for its own
 
 BUYER = {"id": 5_000_001, "first_name": "Anna", "last_name": "Demo", "username": "anna_demo", "language_code": "en"}
 ADMIN = {"id": 5_000_002, "first_name": "Oleg", "last_name": "Admin", "username": "oleg_admin", "language_code": "ru"}
@@ -37,6 +39,12 @@ def secrets_of(data_dir: Path) -> dict[str, str]:
         "TORG_CRYSTALPAY_SECRET": secrets.token_hex(20),
         "TORG_CRYSTALPAY_SALT": secrets.token_hex(20),
     }
+
+
+def without_own(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what an earlier `. demo.env` in the same shell says of embedded servers."""
+    own = environ.get(OWN, "").split()
+    return {name: value for name, value in environ.items() if not (name.startswith("TORG_") and value in own)}
 
 
 def signed(bot_token: str) -> dict[str, str]:

@@ -45,6 +45,7 @@ def demo(environ: Mapping[str, str], *, port: int | None, once: bool, say: Say) 
 @contextmanager
 def _backed(environ: Mapping[str, str], port: int | None) -> Iterator[tuple[dict[str, str], Settings]]:
     """The demo's whole environment, with its servers up and the database migrated and seeded."""
+    environ = environment.without_own(environ)
     base = settings_floor.load(environ)
     data_dir = Path(base.data_dir).resolve()
     with embedded.serve(data_dir, postgres=not base.database_url, redis=not base.redis_url) as servers:
@@ -55,6 +56,7 @@ def _backed(environ: Mapping[str, str], port: int | None) -> Iterator[tuple[dict
             "TORG_DATA_DIR": str(data_dir),
             "TORG_DATABASE_URL": base.database_url or servers.database_url,
             "TORG_REDIS_URL": base.redis_url or servers.redis_url,
+            environment.OWN: f"{servers.database_url} {servers.redis_url}",
             "TORG_PORT": str(web_port),
             "TORG_PUBLIC_URL": f"http://127.0.0.1:{web_port}",
             "TORG_CRYSTALPAY_URL": f"http://127.0.0.1:{environment.free_port()}",

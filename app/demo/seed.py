@@ -4,6 +4,7 @@ import secrets
 
 from app.domain import catalog, goods, stock
 from app.domain.catalog import NewProduct
+from app.errors import Conflict
 from app.infra.secrets import Sealer
 from app.infra.sql import Postgres
 
@@ -48,8 +49,13 @@ E_BOOK = "https://books.example/the-quiet-queue/download?licence=demo"
 
 
 async def seed(pg: Postgres, sealer: Sealer) -> list[catalog.Product]:
-    """The catalog is there, and everything counted has at least `ENOUGH` units; returns the shelf."""
+    """The demo's catalog is there, and what it counts has at least `ENOUGH` units; returns the shelf.
+
+    Raises: Conflict when the database is somebody's shop already: made-up keys must never stand beside real ones.
+    """
     shelf = await _shelf(pg)
+    if any(product.seller_name not in (KEYS_SELLER, BOOKS_SELLER) for product in shelf):
+        raise Conflict("this database has a shop of its own: the demo's goods are not for it")
     if not shelf:
         await _add_products(pg, sealer)
         shelf = await _shelf(pg)

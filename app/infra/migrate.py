@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
+from app.errors import PostgresDown
 from app.infra.sql import ROOT
 
 LOCK = 0x746F7267  # "torg": any constant will do, as long as every release uses the same
@@ -34,13 +35,20 @@ def files(root: Path = ROOT / "migrations") -> list[tuple[int, Path]]:
     return list(enumerate(found, 1))
 
 
+async def _connected(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    try:
+        return await asyncpg.connect(url)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise PostgresDown(f"Postgres does not answer ({type(error).__name__})") from error
+
+
 async def migrate(url: str, root: Path = ROOT / "migrations") -> list[str]:
     """The database has every migration; returns the names of those applied now.
 
     Raises: BadMigration; asyncpg's error when a file fails, with that file undone and the earlier ones kept.
     """
     # A connection of its own: the advisory lock is session state, and pooled connections have none.
-    connection = await asyncpg.connect(url)
+    connection = await _connected(url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(LEDGER)
@@ -73,7 +81,7 @@ async def migrate(url: str, root: Path = ROOT / "migrations") -> list[str]:
 
 async def pending(url: str, root: Path = ROOT / "migrations") -> list[str]:
     """The names of the migrations that the database lacks."""
-    connection = await asyncpg.connect(url)
+    connection = await _connected(url)
     try:
         ledger = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
         rows = await connection.fetch("SELECT version FROM schema_migrations") if ledger else []

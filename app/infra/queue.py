@@ -19,8 +19,8 @@ RECORD_MS = 3_600_000
 BELL_MS = 60_000
 HEAD_START_MS = 1000
 
-# arq's records as msgpack: nothing in Redis is ever unpickled.
-serialize = msgspec.msgpack.encode
+# arq's records as msgpack: nothing in Redis is ever unpickled. arq's exceptions (a lost record) are kept as text.
+serialize = msgspec.msgpack.Encoder(enc_hook=repr).encode
 deserialize = msgspec.msgpack.decode
 
 

@@ -258,6 +258,8 @@ class Stage:
         messages = self.telegram.sent_to(run.buyer.telegram_id)
         assert messages
         assert all(good in message["text"] for message in messages for good in goods)
+        crashes = [line for process in (self.web, self.worker) for line in process.lines() if '"exception"' in line]
+        assert not crashes, "an expected disaster looks like a defect in the log"
 
     async def redis_agrees(self, run: Run, units: int) -> None:
         """Counted anew, Redis has what Postgres has. Raises: AssertionError."""

@@ -169,8 +169,11 @@ class Process:
         self.start()
         return False
 
+    def lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
     def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+        return "\n".join(self.lines()[-20:])
 
 
 async def until(true: Callable[[], Awaitable[bool]], what: str, why_not: Callable[[], str]) -> None:
