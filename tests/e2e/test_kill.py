@@ -151,14 +151,14 @@ async def test_the_late_statement_of_a_worker_that_lost_its_lease_writes_nothing
         run = await stage.run()
         placed = await stage.buy(run)
         await stage.crystalpay.pay(invoice_of(placed))
-        await first.reached.wait()
+        await first.reached()
 
         stage.arm(second.trap, stage.second)
         stage.second.start()
-        await second.reached.wait()
+        await second.reached()
         stage.arm(refused.trap, stage.worker)
         first.go_on.set()
-        await refused.reached.wait()
+        await refused.reached()
         assert await stage.rows("SELECT status FROM orders WHERE seller_id = $1", run.seller_id) == [(before,)]
 
         for stall in (refused, second):

@@ -45,8 +45,11 @@ class Zygote:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[Self]:
-        command = [sys.executable, "-m", "tests.e2e.zygote"]
-        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        command, pipe = [sys.executable, "-m", "tests.e2e.zygote"], subprocess.PIPE
+        # In a session of its own: a Ctrl-C is for us, and the end of our pipe tells it.
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        ) as process:  # fmt: skip
             zygote = cls(process)
             assert zygote.answer() == "ready"
             yield zygote
@@ -86,13 +89,17 @@ class Stall:
     """Holds one step on its way until told to let it go on."""
 
     def __init__(self, step: str) -> None:
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.came, self.go_on = asyncio.Event(), asyncio.Event()
         self.trap = Trap(lambda passing: passing == step, self.hold)
 
     async def hold(self) -> bool:
-        self.reached.set()
+        self.came.set()
         await self.go_on.wait()
         return True
+
+    async def reached(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.came.wait()
 
 
 class Doors:

@@ -29,34 +29,40 @@ def main() -> None:
     gc.freeze()  # or the first collection in each child would copy every page
     alive: set[int] = set()
     say("ready")
-    for line in sys.stdin:
-        match json.loads(line):
-            case ["start", arguments, environment, log]:
-                pid = os.fork()
-                if pid == 0:
-                    become(arguments, environment, log)
-                alive.add(pid)
-                say(pid)
-            case ["kill", pid] if pid in alive:
-                say(kill(pid))
-                alive.remove(pid)
-            case other:
-                raise ValueError(f"not a command: {other}")
-    for pid in alive:
-        kill(pid)
+    try:
+        for line in sys.stdin:
+            obey(json.loads(line), alive)
+    finally:
+        for pid in alive:
+            kill(pid)
+
+
+def obey(command: list[object], alive: set[int]) -> None:
+    match command:
+        case ["start", [*arguments], {**environment}, str(log)]:
+            pid = os.fork()
+            if pid == 0:
+                become([str(word) for word in arguments], {str(k): str(v) for k, v in environment.items()}, log)
+            alive.add(pid)
+            say(pid)
+        case ["kill", int(pid)] if pid in alive:
+            alive.remove(pid)
+            say(kill(pid))
+        case _:
+            raise ValueError(f"not a command: {command}")
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> NoReturn:
-    """This process is `python -m app.cli …` from here on."""
-    os.setsid()
-    nothing, out = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for source, target in ((nothing, 0), (out, 1), (out, 2)):
-        os.dup2(source, target)
-    for name in [name for name in os.environ if name.startswith("TORG_")]:
-        del os.environ[name]
-    os.environ.update(environment)
-    sys.argv = ["torg", *arguments]
+    """This process is `python -m app.cli …` from here on, and never comes back."""
     try:
+        os.setsid()
+        nothing, out = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for source, target in ((nothing, 0), (out, 1), (out, 2)):
+            os.dup2(source, target)
+        for name in [name for name in os.environ if name.startswith("TORG_")]:
+            del os.environ[name]
+        os.environ.update(environment)
+        sys.argv = ["torg", *arguments]
         cli.main()
     except SystemExit as end:
         os._exit(end.code if isinstance(end.code, int) else 1)
