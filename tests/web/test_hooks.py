@@ -34,7 +34,7 @@ REFUSED = BAD | {name: (errors.TooLarge, body) for name, body in TOO_LARGE.items
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
-    async with own_world(servers, template, "hooks", 2, gateway_timeout_ms=500) as opened:
+    async with own_world(servers, template, "hooks", 2, gateway_timeout_ms=2000) as opened:
         yield opened
 
 
@@ -371,7 +371,7 @@ async def test_f22_one_invoice_under_several_states_has_one_effect(shared: World
         ApiFault(on="info", times=None, edit={"id": OTHER_ID}),
         ApiFault(on="info", times=None, edit={"amount": "1e2"}),
         ApiFault(on="info", times=None, edit={"description": "x" * 300_000}),
-        ApiFault(on="info", times=None, wait_ms=3000),
+        ApiFault(on="info", times=None, wait_ms=9000),
     ],
     ids=["500", "503 HTML", "200 HTML", "redirect", "nothing", "error", "another invoice", "another id", "no amount",
          "too long", "hangs"],

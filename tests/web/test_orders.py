@@ -23,7 +23,7 @@ async def shared(servers: Servers, template: str, request: pytest.FixtureRequest
     """Every story twice: reads side by side and one after another give the same answers (E5)."""
     side_by_side: bool = request.param
     async with own_world(
-        servers, template, "orders", 3 + side_by_side, parallel=side_by_side, gateway_timeout_ms=500
+        servers, template, "orders", 3 + side_by_side, parallel=side_by_side, gateway_timeout_ms=2000
     ) as opened:
         yield opened
 
@@ -276,7 +276,7 @@ async def test_a_key_belongs_to_one_body_and_one_user(shared: World) -> None:
 @pytest.mark.parametrize(
     "how",
     [{"status": 500}, {"status": 200, "body": "<html>busy</html>", "content_type": "text/html"}, {"body": ""},
-     {"status": 302, "body": ""}, {"body": '{"error":true,"errors":["amount: too small"]}'}, {"wait_ms": 3000},
+     {"status": 302, "body": ""}, {"body": '{"error":true,"errors":["amount: too small"]}'}, {"wait_ms": 9000},
      {"edit": {"url": "javascript:alert(1)"}}],
     ids=["500", "HTML", "nothing", "redirect", "error", "hangs", "a bad link"],
 )  # fmt: skip
