@@ -1,0 +1,1 @@
+-- Search: what the catalog's search looks in.

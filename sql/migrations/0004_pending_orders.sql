@@ -1,0 +1,1 @@
+-- How many unpaid orders one buyer may keep at a time.
