@@ -29,9 +29,10 @@ MOST_CALLS = 10_000  # waiting or in flight; beyond that Redis is not keeping up
 WRITE_CALLS = 32  # a turn with more leaves in pieces: the server starts while the rest is packed (1.3 times at 64)
 FIRST_BACKOFF_S = 0.01
 LAST_BACKOFF_S = 0.25  # after a restart calls are refused for at most this long
+SETUP_S = 1.0  # what TLS, login and a far server may take; callers wait no longer than for any call
 LATE_S = 0.05  # a timer later than this means that our own loop stood still, and replies may lie unread
 NOTHING = object()
-UNAVAILABLE = {"LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN"}
+UNAVAILABLE = {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"}
 
 
 class Refusal(Exception):
@@ -53,7 +54,8 @@ class Pipe:
     """The connection that every caller shares; it connects at the first call and again after each loss.
 
     A call in flight when the connection is lost fails and is never repeated: whether it ran is unknown. A call not
-    yet written goes out on the next connection.
+    yet written goes out on the next connection, if that comes at the first attempt. When it does not, or when a reply
+    was not there in time, the breaker is open: calls fail at once, until an attempt in the background gets through.
 
     Units:  timeout_ms from call to reply, connecting included.
     Raises: errors.RedisDown from every call that got no answer, after timeout_ms (once more if its script was lost).
@@ -68,8 +70,7 @@ class Pipe:
         self._link: Link | None = None
         self._links: set[Link] = set()  # also those given up and not yet closed
         self._connecting: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._retry_s = -math.inf
+        self._open = False  # the breaker
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = math.inf
         self._closed = False
@@ -134,7 +135,11 @@ class Pipe:
         """Every waiting call is written, or the connection is on its way."""
         if not self._queue or self._closed:
             return
-        if self._link is None:
+        if self._open:
+            _fail(
+                self._queue, "Redis is out"
+            )  # a turn later: a caller that tries again and again must not own the loop
+        elif self._link is None:
             self._connect()
         elif self._link.writable():
             # A call cancelled while it waited is not sent: nobody wants its effect any more.
@@ -143,31 +148,32 @@ class Pipe:
             self._link.send(calls)
 
     def _connect(self) -> None:
-        if self._connecting:
-            return
-        if monotonic() < self._retry_s:
-            _fail(self._queue, "Redis cannot be reached")
-        else:
-            self._connecting = asyncio.get_running_loop().create_task(self._open())
+        self._connecting = self._connecting or asyncio.get_running_loop().create_task(self._reach())
 
-    async def _open(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                self._link = await Link.open(self, self._pool.make_connection())  # type: ignore[no-untyped-call]
-        except Exception as error:  # whatever it was, those who wait must hear of it
-            if not self._failures:
-                log.warning("redis cannot be reached", error=repr(error))
-            self._retry_s = monotonic() + min(FIRST_BACKOFF_S * 2 ** min(self._failures, 8), LAST_BACKOFF_S)
-            self._failures += 1
-            _fail(self._queue, "Redis cannot be reached", error)
-        else:
-            self._links.add(self._link)
-            if self._failures:
-                log.info("redis reached", failures=self._failures)
-            self._failures = 0
-        finally:
-            self._connecting = None
+    async def _reach(self) -> None:
+        """A connection, whenever that may be; from the first failure on nobody waits for it."""
+        backoff_s = FIRST_BACKOFF_S
+        while not self._link:
+            try:
+                async with asyncio.timeout(max(self._timeout_s, SETUP_S)):
+                    self._link = await Link.open(self, self._pool.make_connection())  # type: ignore[no-untyped-call]
+            except Exception as error:
+                self._trip("Redis cannot be reached", error)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+        self._links.add(self._link)
+        self._connecting = None
+        if self._open:
+            log.info("redis answers again")
+        self._open = False
         self.flush()
+
+    def _trip(self, why: str, cause: Exception | None = None) -> None:
+        """The breaker is open: nobody waits any more."""
+        if not self._open:
+            log.warning("redis is out", why=why, error=repr(cause) if cause else None)
+        self._open = True
+        _fail(self._queue, why, cause)
 
     def _watch(self, oldest: Call) -> None:
         """The one timer stands at the deadline of the oldest call."""
@@ -186,6 +192,9 @@ class Pipe:
         if self._link and self._link.sent and self._link.sent[0].born_s <= born_s:
             # Its late reply would be taken for the next call's: this connection cannot be used any more.
             self.give_up(self._link, silence)
+        if not self._link:  # given up, or set-up takes too long
+            self._trip(silence)
+            self._connect()
         _fail([call for call in self._queue if call.born_s <= born_s], silence)
         self._queue = deque(call for call in self._queue if not call.result.done())
         self.flush()
