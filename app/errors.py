@@ -10,6 +10,7 @@ Problem
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── KeyReused 422
+├── TooManyRequests 429
 ├── Internal 500
 └── Unavailable 503       RedisDown · PostgresDown · ProviderDown · Busy
 """
@@ -119,6 +120,12 @@ class KeyReused(Problem):
     """The Idempotency-Key was first used with another body."""
 
     type, title, status = "/problems/key-reused", "Idempotency-Key reused", 422
+
+
+class TooManyRequests(Problem):
+    """A rate limit is used up; a repeat after `Retry-After` is admitted. `policies` names the limits."""
+
+    type, title, status = "/problems/too-many-requests", "Too many requests", 429
 
 
 class Internal(Problem):

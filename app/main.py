@@ -10,11 +10,12 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from app.base import clock
+from app.base.address import Proxies
 from app.base.version import VERSION
 from app.infra import observe
-from app.settings import Settings
+from app.settings import BadSettings, Settings
 from app.shop import Shop, opened
-from app.web import front, health, hooks, orders, problems, shop
+from app.web import front, guards, health, hooks, orders, problems, shop
 from app.web.requests import JsonRequest, RequestId
 
 log = structlog.get_logger(__name__)
@@ -23,13 +24,18 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The service on these settings. Postgres must answer when it starts; Redis may come later."""
+    """The service on these settings. Postgres must answer when it starts; Redis may come later. Raises: BadSettings."""
     observe.configure(settings)
+    try:
+        proxies = Proxies(settings.trusted_proxies)
+    except ValueError as error:
+        raise BadSettings(f"TORG_TRUSTED_PROXIES: {error}") from None
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with opened(settings) as parts:
             app.state.shop = parts
+            app.state.proxies = proxies
             app.state.callbacks = 0  # gateway callbacks being worked on
             _say_what_is_off(settings)
             log.info("web is ready", gateways=sorted(parts.gateways), at=clock.now().isoformat())
@@ -45,6 +51,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         dependencies={"shop": Provide(_shop, sync_to_thread=False)},
         exception_handlers={Exception: problems.respond},
+        guards=[guards.admitted],
         middleware=[RequestId],
         request_class=JsonRequest,
         lifespan=[lifespan],

@@ -60,6 +60,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     crystalpay_salt: Annotated[Secret, Meta(description="CrystalPay secret 2 (callback signature)")] = ""
     crystalpay_url: Annotated[str, Meta(description="CrystalPay API")] = "https://api.crystalpay.io"
 
+    limits: Annotated[
+        str,
+        Meta(description="rate limits that differ from docs/limits.md: search=50/60, orders=5:20/60/open"),
+    ] = ""
+    trusted_proxies: Annotated[
+        str, Meta(description="networks whose X-Forwarded-For is believed: 10.0.0.0/8, ::1, unix (a unix socket)")
+    ] = ""
+
     payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = (
         900
     )
@@ -72,7 +80,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=1, le=64, description="Postgres connections per process; 8-16 is best on small hosts")
     ] = 8
     pg_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one statement")] = 10_000
-    redis_timeout_ms: Annotated[int, Meta(ge=10, le=60_000, description="longest wait for one Lua call")] = 1000
+    redis_timeout_ms: Annotated[
+        int, Meta(ge=10, le=60_000, description="longest wait for one Lua call; then Redis counts as out")
+    ] = 50
     gateway_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one gateway call")] = (
         10_000
     )

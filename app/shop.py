@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from app.base.errands import Errands
-from app.domain import inbox, stock
+from app.domain import inbox, limits, once, stock
 from app.domain.catalog import Places
 from app.errors import RedisDown
 from app.gateways import registry
@@ -17,7 +17,7 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SCRIPTS = (*stock.SCRIPTS, *inbox.SCRIPTS, queue.RING)
+SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, queue.RING)
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +25,15 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
 
     deps: deps.Deps
     gateways: registry.Gateways
+    limits: limits.Limits
     places: Places
     errands: Errands
 
 
 @asynccontextmanager
 async def opened(settings: Settings, messenger: Messenger | None = None) -> AsyncIterator[Shop]:
-    """A working shop; without a messenger nobody is told anything. Raises: PostgresDown."""
+    """A working shop; without a messenger nobody is told anything. Raises: PostgresDown, BadSettings."""
+    weights = limits.configured(settings.limits)
     async with deps.opened(settings, messenger) as parts:
         try:
             await lua.load(parts.redis, SCRIPTS)
@@ -40,6 +42,6 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
         errands = Errands()
         try:
             gateways = registry.build(settings, parts.http)
-            yield Shop(deps=parts, gateways=gateways, places=Places(), errands=errands)
+            yield Shop(deps=parts, gateways=gateways, limits=weights, places=Places(), errands=errands)
         finally:
             await errands.finish()

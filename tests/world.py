@@ -40,6 +40,8 @@ def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
         "log_level": "warning",
         "lease_s": 2,
         "relay_ms": 100,
+        "redis_timeout_ms": 1000,  # a busy machine is not a frozen Redis
+        "limits": "*=1000000/1",
     }
     return Settings(**given | changes)
 

@@ -27,6 +27,8 @@ KEYS = (
         "hold id -> its cart, while a checkout is between Redis and Postgres",
     ),
     Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
+    Key("{limits}<policy>:<subject>", "string", "24 h", "limits", "what is missing from a bucket, and since when"),
+    Key("{u:<user>}once:<key>", "hash", "24 h", "once", "one Idempotency-Key: who works on it, or its reply"),
     Key("{e:<provider>:<event>}", "string", "60 s", "inbox", "there, once Postgres holds this webhook's event"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
@@ -50,6 +52,14 @@ def stock_held(seller_id: int) -> str:
 
 def stock_due(seller_id: int) -> str:
     return f"{{s:{seller_id}}}due"
+
+
+def limit(policy: str, subject: str) -> str:
+    return f"{{limits}}{policy}:{subject}"
+
+
+def once(user_id: int, key_digest: str) -> str:
+    return f"{{u:{user_id}}}once:{key_digest}"
 
 
 def event(provider: str, event_key: str) -> str:

@@ -124,7 +124,7 @@ class Pipe:
         elif len(self._queue) == WRITE_CALLS:
             self.flush()
         if not self._timer:
-            self._watch(call)
+            self._watch(call)  # the one timer stands at the deadline of the oldest call
         return call.result
 
     def _end_turn(self) -> None:
@@ -176,7 +176,6 @@ class Pipe:
         _fail(self._queue, why, cause)
 
     def _watch(self, oldest: Call) -> None:
-        """The one timer stands at the deadline of the oldest call."""
         self._due_s = oldest.born_s + self._timeout_s
         self._timer = asyncio.get_running_loop().call_later(max(0, self._due_s - monotonic()), self._expire)
 

@@ -99,6 +99,7 @@ def quiet_config(app: Any) -> uvicorn.Config:
         app,
         access_log=False,
         log_config=None,
+        proxy_headers=False,  # uvicorn would believe X-Forwarded-For from everybody on this machine
         ws="none",
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -5,7 +5,7 @@ from litestar import Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.params import FromPath
 
-from app.errors import RedisDown, UnsupportedMedia
+from app.errors import Busy, RedisDown, UnsupportedMedia
 from app.flows import settle
 from app.shop import Shop
 from app.web.handler import Req, TheShop
@@ -16,8 +16,10 @@ log = structlog.get_logger(__name__)
 KEPT_HEADERS = ("content-type", "user-agent", "x-forwarded-for", "x-real-ip")
 MAX_HEADER = 512  # characters kept of each
 
+MOST_CALLBACKS = 500  # being worked on at a time: beyond that the gateway is asked to come again
 
-@post("/api/webhook/payment/{provider:str}", status_code=200)
+
+@post("/api/webhook/payment/{provider:str}", status_code=200, limits=("webhooks",))
 async def payment(request: Req, provider: FromPath[str], shop: TheShop) -> Response[bytes]:
     """A gateway tells of an event: 200 once it is stored, whatever it turns out to be worth.
 
@@ -27,7 +29,7 @@ async def payment(request: Req, provider: FromPath[str], shop: TheShop) -> Respo
     return await _accept(request, provider, shop)
 
 
-@post("/api/webhook/crystalpay", status_code=200)
+@post("/api/webhook/crystalpay", status_code=200, limits=("webhooks",))
 async def crystalpay(request: Req, shop: TheShop) -> Response[bytes]:
     """The same under the address that the sources use."""
     return await _accept(request, "crystalpay", shop)
@@ -38,8 +40,10 @@ async def _accept(request: Req, provider: str, shop: Shop) -> Response[bytes]:
     headers = {name: value[:MAX_HEADER] for name in KEPT_HEADERS if (value := request.headers.get(name))}
     if request.client:
         headers["remote"] = request.client.host
-    body = await request.body()
     state = request.app.state
+    if state.callbacks >= MOST_CALLBACKS:
+        raise Busy(f"{state.callbacks} callbacks are being worked on", retry_after_s=1)
+    body = await request.body()
     state.callbacks += 1
     try:
         outbox_id = await settle.accept(shop, provider, body, headers, in_flight=state.callbacks)

@@ -1,6 +1,5 @@
 """Orders: place one, follow it, get its goods."""
 
-import hashlib
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -18,8 +17,7 @@ from app.flows import checkout
 from app.shop import Shop
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
-
-MAX_KEY = 255  # characters of an Idempotency-Key
+from app.web.once import Done, Reply, once_only
 
 Quantity = Annotated[int, Meta(ge=1, le=orders.MAX_UNITS)]
 
@@ -80,30 +78,27 @@ class GoodsView(msgspec.Struct, frozen=True):
     owed: list[Owed]
 
 
-@post("/api/orders", status_code=201)
-async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> Response[OrderView]:
+@post("/api/orders", status_code=201, limits=("address", "orders"))
+async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> Response[bytes]:
     """An order whose goods are kept for its buyer, and the link to pay for it.
 
-    A repeat with the same `Idempotency-Key` and body answers with the same order, marked `Idempotency-Replayed`.
+    A repeat with the same `Idempotency-Key` and body answers with the same bytes, marked `Idempotency-Replayed`.
     """
     session = signed_in(request, shop)
-    body = await request.body()
-    _check_types(body)
-    want = checkout.Want(
-        user_id=session.user_id,
-        cart=_cart(data),
-        provider=data.provider,
-        idempotency_key=_idempotency_key(request),
-        request_hash=hashlib.sha256(body).digest(),
-    )
-    placed = await checkout.place(shop, want)
-    headers = {"Location": f"/api/orders/{placed.order.id}"}
-    if placed.repeated:
-        headers["Idempotency-Replayed"] = "true"
-    return Response(_view(placed.order), status_code=201, headers=headers)
+    _check_types(await request.body())
+    cart = _cart(data)
+
+    async def work(key: str, print: bytes) -> Done:
+        placed = await checkout.place(shop, checkout.Want(
+            user_id=session.user_id, cart=cart, provider=data.provider, idempotency_key=key, request_hash=print,
+        ))  # fmt: skip
+        body = msgspec.json.encode(_view(placed.order))
+        return Done(Reply(201, f"/api/orders/{placed.order.id}", body), placed.repeated)
+
+    return await once_only(request, shop, session.user_id, work)
 
 
-@get("/api/orders")
+@get("/api/orders", limits=("address", "browse"))
 async def list_orders(
     request: Req,
     shop: TheShop,
@@ -116,14 +111,14 @@ async def list_orders(
     return OrderList([_order(order) for order in found])
 
 
-@get("/api/orders/{order_id:str}")
+@get("/api/orders/{order_id:str}", limits=("address", "browse"))
 async def show_order(request: Req, order_id: FromPath[str], shop: TheShop) -> OrderView:
     """One of your orders."""
     session = signed_in(request, shop)
     return _view(await _owned(shop, order_id, session.user_id))
 
 
-@get("/api/orders/{order_id:str}/goods")
+@get("/api/orders/{order_id:str}/goods", limits=("address", "browse"))
 async def show_goods(request: Req, order_id: FromPath[str], shop: TheShop) -> Response[GoodsView]:
     """The goods of one of your orders, for your eyes only."""
     session = signed_in(request, shop)
@@ -161,19 +156,6 @@ def _cart(data: NewOrder) -> list[stock.Units]:
     if sum(summed.values()) > orders.MAX_UNITS:
         raise Malformed(f"lines: at most {orders.MAX_UNITS} pieces in one order")
     return [stock.Units(product_id, units) for product_id, units in sorted(summed.items())]
-
-
-def _idempotency_key(request: Req) -> str:
-    """The one key of this request, bare or quoted. Raises: Malformed."""
-    values = request.headers.getall("idempotency-key", [])
-    if len(values) != 1:
-        raise Malformed("Idempotency-Key: send exactly one")
-    key = values[0].strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not 1 <= len(key) <= MAX_KEY or not all("!" <= c <= "~" for c in key):
-        raise Malformed(f"Idempotency-Key: 1 to {MAX_KEY} visible ASCII characters")
-    return key
 
 
 def _view(order: orders.Order) -> OrderView:

@@ -1,6 +1,6 @@
 """What every request has: an id (the caller's, when it is a sane one, else ours), and a body that decodes.
 
-The id is in each log line and in the answer.
+The id is in each log line and in the answer, beside what the rate limits said.
 """
 
 import os
@@ -14,6 +14,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Malformed
+from app.web.guards import HEADERS
 
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -35,7 +36,8 @@ class RequestId:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                limits = scope["state"].get(HEADERS, ())
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *limits]
             await send(message)
 
         await self.app(scope, receive, with_id)

@@ -73,7 +73,7 @@ class Shelf(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-@post("/api/session", status_code=200)
+@post("/api/session", status_code=200, limits=("address", "session"))
 async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
     """Telegram initData for a short session token."""
     entered = await sign_in.sign_in(shop, data.init_data)
@@ -81,14 +81,14 @@ async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
     return Entered(entered.token, entered.expires_at, user)
 
 
-@get("/api/me")
+@get("/api/me", limits=("address", "browse"))
 async def me(request: Req, shop: TheShop) -> Me:
     """Who the token says you are."""
     session = signed_in(request, shop)
     return Me(session.user_id, session.role, session.expires_s)
 
 
-@get("/api/catalog")
+@get("/api/catalog", limits=("address", "search"))
 async def list_products(
     shop: TheShop,
     text: Annotated[str, QueryParameter(name="query", max_length=100)] = "",
@@ -105,7 +105,7 @@ async def list_products(
     return Shelf([_product(product) for product in page.products], page.categories, page.next_cursor)
 
 
-@get("/api/products/{product_id:int}")
+@get("/api/products/{product_id:int}", limits=("address", "browse"))
 async def show_product(product_id: Annotated[int, PathParameter(ge=1, le=2**63 - 1)], shop: TheShop) -> Product:
     """One product."""
     return _product(await browse.look(shop, product_id))

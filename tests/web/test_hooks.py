@@ -186,7 +186,7 @@ async def test_f61_without_postgres_the_gateway_must_call_again(pg_url: str, ser
 
 
 async def test_f62_without_redis_the_event_is_stored_and_settled(pg_url: str) -> None:
-    async with World.opened(pg_url, NO_REDIS) as world:
+    async with World.opened(pg_url, NO_REDIS, limits="*=1000000/1/open") as world:
         buyer, order, invoice = await placed(world)
         await world.crystalpay.pay(invoice, Payment(callbacks=Callbacks(copies=30)))
         assert {entry.status for entry in world.crystalpay.entries("callback")} == {200}

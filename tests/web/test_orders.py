@@ -208,7 +208,7 @@ async def test_when_redis_counts_too_much_postgres_decides(shared: World, change
 
 
 async def test_without_redis_nothing_is_sold_twice(pg_url: str) -> None:
-    async with World.opened(pg_url, NO_REDIS) as world:
+    async with World.opened(pg_url, NO_REDIS, limits="*=1000000/1/open") as world:
         product = await world.product("A", "B")
         buyers = [await world.buyer(3000 + n) for n in range(4)]
         answers = await asyncio.gather(*(buyer.order((product, 1)) for buyer in buyers))

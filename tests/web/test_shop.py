@@ -36,6 +36,9 @@ PROBLEMS: dict[type[errors.Problem], tuple[int, str, str]] = {
     errors.TooLarge: (413, "too-large", "Body too large"),
     errors.UnsupportedMedia: (415, "unsupported-media", "Unsupported media type"),
     errors.KeyReused: (422, "key-reused", "Idempotency-Key reused"),
+    errors.TooManyRequests: (429, "too-many-requests", "Too many requests"),
+    errors.Busy: (503, "busy", "Busy"),
+    errors.RedisDown: (503, "redis-down", "Redis unavailable"),
     errors.PostgresDown: (503, "postgres-down", "Postgres unavailable"),
     errors.ProviderDown: (503, "provider-down", "Provider unavailable"),
 }
