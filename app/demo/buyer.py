@@ -10,7 +10,8 @@ import httpx
 import msgspec
 
 PATIENCE_S = 30
-POLL_S = 0.01
+TRIES = 5
+POLL_S = 0.02
 
 
 class NotDelivered(Exception):
@@ -38,7 +39,7 @@ def buy(base_url: str, init_data: str, tell: Callable[[Step], None]) -> Bought:
 
     Raises: NotDelivered; httpx.HTTPError when a part does not answer.
     """
-    with httpx.Client(base_url=base_url, timeout=10) as http:
+    with PatientClient(base_url=base_url, timeout=10) as http:
         timed = Timeline(tell)
         entered = timed("POST /api/session", lambda: _ok(http.post("/api/session", json={"init_data": init_data})))
         timed.result(f"signed in as {entered['user']['name']}")
@@ -69,6 +70,18 @@ def buy(base_url: str, init_data: str, tell: Callable[[Step], None]) -> Bought:
         found = timed("GET goods", lambda: _ok(http.get(f"/api/orders/{order['id']}/goods")))
         timed.result(f"{len(found['goods'])} goods, opened for their owner")
         return Bought(order, found["goods"], payment_to_goods_ms)
+
+
+class PatientClient(httpx.Client):
+    """Comes again when it is told to, as a Mini App should: the shop is limited, or a part of it is away."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        for _ in range(TRIES):
+            response = super().send(request, **options)
+            if response.status_code not in (429, 503):
+                break
+            time.sleep(float(response.headers.get("retry-after", "1")))
+        return response
 
 
 class Timeline:

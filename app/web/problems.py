@@ -19,6 +19,7 @@ from app.errors import (
     NotFound,
     Problem,
     TooLarge,
+    TooSlow,
     Unavailable,
     UnsupportedMedia,
 )
@@ -54,7 +55,9 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
         headers["Retry-After"] = str(problem.retry_after_s)
     if isinstance(error, HTTPException) and error.headers:
         headers |= {name: value for name, value in error.headers.items() if name.lower() == "allow"}
-    if _more_may_come(request):
+    if isinstance(problem, BadToken):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(problem, TooSlow) or _more_may_come(request):
         headers["Connection"] = "close"
     return Response(encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 

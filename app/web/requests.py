@@ -1,8 +1,10 @@
-"""What every request has: an id (the caller's, when it is a sane one, else ours), and a body that decodes.
+"""What every request has: an id (the caller's, when it is a sane one, else ours), and a body that comes and decodes.
 
-The id is in each log line and in the answer, beside what the rate limits said.
+The id is in each log line and in the answer, beside what the rate limits said. What is for one caller's eyes is kept
+out of caches.
 """
 
+import asyncio
 import os
 import re
 from typing import Any
@@ -13,8 +15,10 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Malformed
+from app.errors import Malformed, TooSlow
 from app.web.guards import HEADERS
+
+BODY_S = 10.0  # from the first byte asked for to the last one there: who sends slower holds us, not the other way round
 
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -36,11 +40,34 @@ class RequestId:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                limits = scope["state"].get(HEADERS, ())
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *limits]
+                headers = [*message["headers"], (b"x-request-id", request_id), *scope["state"].get(HEADERS, ())]
+                if scope["state"].get("session") and not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
             await send(message)
 
-        await self.app(scope, receive, with_id)
+        await self.app(scope, receive if scope["method"] in ("GET", "HEAD") else _in_time(receive), with_id)
+
+
+def _in_time(receive: Receive) -> Receive:
+    """The same, as long as the body is there within `BODY_S`; afterwards it is waited for as it likes."""
+    deadline_s = 0.0
+    whole = False
+
+    async def in_time() -> Any:
+        nonlocal deadline_s, whole
+        if whole:
+            return await receive()  # tells of a disconnect, whenever that is
+        deadline_s = deadline_s or asyncio.get_running_loop().time() + BODY_S
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"the body was not there after {BODY_S:.0f} s") from None
+        whole = not message.get("more_body", False)
+        return message
+
+    return in_time
 
 
 class JsonRequest(Request[Any, Any, State]):

@@ -1,4 +1,4 @@
-"""Writes what is generated: .env.example, docs/errors.md, docs/keys.md, sql/schema.sql (`make docs`).
+"""Writes what is generated: .env.example, docs/{errors,keys,limits}.md, sql/schema.sql (`make docs`).
 
 tests/house/test_generated.py refuses a commit in which any of them is behind its source.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.base.keys import KEYS
+from app.domain.limits import TABLE
 from app.errors import Problem
 from app.infra import embedded
 from app.infra.migrate import migrate
@@ -32,6 +33,24 @@ KEYS_PAGE = """\
 
 Made by `make docs` from `app/base/keys.py`, the only place that spells a key. Every key may vanish at any moment and
 nothing is lost: Postgres has the last word. `{…}` is the hash tag, `<…>` is filled in.
+
+"""
+
+LIMITS_PAGE = """\
+# Rate limits
+
+Made by `make docs` from `app/domain/limits.py`. A bucket holds `burst` tokens; `refill` come back evenly over the
+seconds. A request takes one of each bucket that its endpoint names, or none. `caller` is the signed-in user, for
+others their address: the whole IPv4 address, the /64 of an IPv6 one. Behind a proxy set `TORG_TRUSTED_PROXIES`, or
+all your buyers share its address.
+
+Answers say what is left in `RateLimit` (`r` tokens, full again in `t` seconds) and what the policy is in `RateLimit-
+Policy` (`q` tokens in `w` seconds). A refusal is 429 with `Retry-After`; who waits that long is admitted. Gateways
+are never told 429: too many callbacks get 503.
+
+While Redis does not answer, `open` policies go on by each process's own buckets, `closed` ones answer 503: one wait
+of at most `TORG_REDIS_TIMEOUT_MS`, then nobody waits until Redis answers again. `TORG_LIMITS` changes figures:
+`search=50/60`, `orders=5:20/60` (burst 5, refill 20 in 60 s), `session=60/60/open`, `*=1000/1` for all.
 
 """
 
@@ -56,7 +75,12 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """What is made from the code alone, by file name."""
-    return {".env.example": env_example(), "docs/errors.md": errors_page(), "docs/keys.md": keys_page()}
+    return {
+        ".env.example": env_example(),
+        "docs/errors.md": errors_page(),
+        "docs/keys.md": keys_page(),
+        "docs/limits.md": limits_page(),
+    }
 
 
 def problems(kind: type[Problem] = Problem) -> Iterator[type[Problem]]:
@@ -77,6 +101,14 @@ def errors_page() -> str:
 def keys_page() -> str:
     rows = [(f"`{key.pattern}`", key.type, key.ttl, key.owner, key.meaning) for key in KEYS]
     return KEYS_PAGE + _table(("key", "type", "life", "owner", "meaning"), rows)
+
+
+def limits_page() -> str:
+    rows = [
+        (f"`{p.name}`", str(p.burst), f"{p.refill} in {p.period_s} s", p.who.value, p.without_redis.value,
+         "all processes" if p.shared else "each process") for p in TABLE
+    ]  # fmt: skip
+    return LIMITS_PAGE + _table(("policy", "burst", "refill", "bucket of", "without Redis", "counted by"), rows)
 
 
 def schema(database_url: str) -> str:
