@@ -11,16 +11,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import MutableSequence, Sequence
-from itertools import chain
 from time import monotonic
 from typing import Any, cast
 
 import hiredis
-import msgspec
 import structlog
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
 
 from app.errors import RedisDown
+from app.infra.link import Call, Link, Refusal
 from app.infra.lua import CommandFailed, Part, Script, ScriptFailed
 
 log = structlog.get_logger(__name__)
@@ -30,35 +29,21 @@ WRITE_CALLS = 32  # a turn with more leaves in pieces: the server starts while t
 FIRST_BACKOFF_S = 0.01
 LAST_BACKOFF_S = 0.25  # after a restart calls are refused for at most this long
 SETUP_S = 1.0  # what TLS, login and a far server may take; callers wait no longer than for any call
+SLOW_S = 1.0  # the longest that anybody waits for a Redis that is not silent; a silent connection lives as long
 LATE_S = 0.05  # a timer later than this means that our own loop stood still, and replies may lie unread
-NOTHING = object()
 UNAVAILABLE = {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"}
-
-
-class Refusal(Exception):
-    """An error reply, as hiredis hands it over; never leaves this module."""
-
-    def code(self) -> str:
-        return str(self).partition(" ")[0]
-
-
-class Call(msgspec.Struct):
-    """One command on its way; a failure is its result, for the caller to raise, so a cancelled one is never unheard."""
-
-    packed: bytes
-    result: asyncio.Future[object]
-    born_s: float
 
 
 class Pipe:
     """The connection that every caller shares; it connects at the first call and again after each loss.
 
     A call in flight when the connection is lost fails and is never repeated: whether it ran is unknown. A call not
-    yet written goes out on the next connection, if that comes at the first attempt. When it does not, or when a reply
-    was not there in time, the breaker is open: calls fail at once, until an attempt in the background gets through.
+    yet written goes out on the next connection, if that comes at the first attempt. When it does not, or when Redis is
+    silent for too long, the breaker is open: calls fail at once, until Redis is heard again. A Redis that answers
+    slowly, because it or this process is busy, is not silent.
 
-    Units:  timeout_ms from call to reply, connecting included.
-    Raises: errors.RedisDown from every call that got no answer, after timeout_ms (once more if its script was lost).
+    Units:  timeout_ms of silence while calls are in flight, or of waiting for a connection.
+    Raises: errors.RedisDown from every call that got no answer, after timeout_ms; at the latest after SLOW_S.
     """
 
     def __init__(self, url: str, *, timeout_ms: int) -> None:
@@ -124,7 +109,7 @@ class Pipe:
         elif len(self._queue) == WRITE_CALLS:
             self.flush()
         if not self._timer:
-            self._watch(call)  # the one timer stands at the deadline of the oldest call
+            self._watch(call.born_s + self._timeout_s)
         return call.result
 
     def _end_turn(self) -> None:
@@ -135,13 +120,12 @@ class Pipe:
         """Every waiting call is written, or the connection is on its way."""
         if not self._queue or self._closed:
             return
-        if self._open:
-            _fail(
-                self._queue, "Redis is out"
-            )  # a turn later: a caller that tries again and again must not own the loop
-        elif self._link is None:
+        if self._link is None:
             self._connect()
-        elif self._link.writable():
+        if self._open:
+            # A turn later than asked: a caller that tries again and again must not own the loop.
+            _fail(self._queue, "Redis is out")
+        elif self._link and self._link.writable():
             # A call cancelled while it waited is not sent: nobody wants its effect any more.
             calls = [call for call in self._queue if not call.result.done()]
             self._queue.clear()
@@ -163,9 +147,7 @@ class Pipe:
                 backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
         self._links.add(self._link)
         self._connecting = None
-        if self._open:
-            log.info("redis answers again")
-        self._open = False
+        self.heard()
         self.flush()
 
     def _trip(self, why: str, cause: Exception | None = None) -> None:
@@ -175,31 +157,44 @@ class Pipe:
         self._open = True
         _fail(self._queue, why, cause)
 
-    def _watch(self, oldest: Call) -> None:
-        self._due_s = oldest.born_s + self._timeout_s
-        self._timer = asyncio.get_running_loop().call_later(max(0, self._due_s - monotonic()), self._expire)
+    def _watch(self, due_s: float) -> None:
+        """The one timer stands where silence would be too long."""
+        self._due_s = due_s
+        self._timer = asyncio.get_running_loop().call_later(max(0, due_s - monotonic()), self._expire)
 
     def _expire(self) -> None:
-        now = monotonic()
+        now, link = monotonic(), self._link
         if now - self._due_s > LATE_S:
             self._due_s = math.inf  # once: the next look decides
             self._timer = asyncio.get_running_loop().call_later(LATE_S, self._expire)
             return
         self._timer = None
-        born_s = now - self._timeout_s
         silence = f"Redis did not answer in {self._timeout_s * 1000:.0f} ms"
-        if self._link and self._link.sent and self._link.sent[0].born_s <= born_s:
-            # Its late reply would be taken for the next call's: this connection cannot be used any more.
-            self.give_up(self._link, silence)
-        if not self._link:  # given up, or set-up takes too long
-            self._trip(silence)
-            self._connect()
-        _fail([call for call in self._queue if call.born_s <= born_s], silence)
-        self._queue = deque(call for call in self._queue if not call.result.done())
-        self.flush()
-        oldest = next(chain(self._link.sent if self._link else (), self._queue), None)
-        if oldest:
-            self._watch(oldest)
+        if link and link.sent:
+            silent_s = now - link.heard_s
+            if silent_s >= self._timeout_s:
+                self._trip(silence)
+            # Late replies to calls that have failed are still read, and dropped: they show that Redis is back.
+            _fail([call for call in link.sent if self._open or now - call.born_s >= SLOW_S], silence)
+            if silent_s >= max(self._timeout_s, SLOW_S):
+                self.give_up(link, silence)
+                self._connect()
+            else:
+                self._watch(link.heard_s + (SLOW_S if self._open else self._timeout_s))
+        elif self._queue and not link:
+            if now - self._queue[0].born_s >= self._timeout_s:
+                self._trip(silence)  # the attempt to connect goes on
+            else:
+                self._watch(self._queue[0].born_s + self._timeout_s)
+
+    def heard(self) -> None:
+        """Redis answers: whoever calls from now on is served."""
+        if self._open:
+            log.info("redis answers again")
+            self._open = False
+            if self._timer:  # it stands too far off for the calls to come
+                self._timer.cancel()
+                self._timer = None
 
     def lost(self, link: "Link") -> None:
         """What was in flight has failed; what waits goes out on a new connection."""
@@ -215,73 +210,6 @@ class Pipe:
                 log.warning("redis connection given up", why=why, in_flight=len(link.sent))
         _fail(link.sent, why)
         link.abort()
-
-
-class Link(asyncio.Protocol):
-    """One live connection: bytes out, replies to the calls in the order in which these were sent."""
-
-    def __init__(self, pipe: Pipe, writer: asyncio.StreamWriter) -> None:
-        self.sent: deque[Call] = deque()
-        self.gone = asyncio.Event()
-        self._pipe = pipe
-        self._replies = hiredis.Reader(replyError=Refusal, notEnoughData=NOTHING)
-        self._writer = writer  # kept alive: its destructor would close the transport
-        self._paused = False
-
-    @classmethod
-    async def open(cls, pipe: Pipe, connection: AbstractConnection) -> "Link":
-        """A connection that is logged in, on the right database, and ours alone.
-
-        Raises: redis' errors and OSError.
-        """
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            reader, writer = connection._reader, connection._writer
-            if reader is None or writer is None or reader.at_eof() or writer.transport.is_closing():
-                raise ConnectionError("closed during set-up")
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        connection._reader = connection._writer = None  # or its destructor would complain
-        link = cls(pipe, writer)
-        writer.transport.set_protocol(link)
-        return link
-
-    def writable(self) -> bool:
-        return not self._paused and not self._writer.transport.is_closing()
-
-    def send(self, calls: Sequence[Call]) -> None:
-        self.sent.extend(calls)
-        self._writer.write(b"".join([call.packed for call in calls]))
-
-    def abort(self) -> None:
-        self._writer.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        demoted = False
-        try:
-            self._replies.feed(data)
-            while (reply := self._replies.gets()) is not NOTHING:
-                call = self.sent.popleft()
-                if not call.result.done():
-                    call.result.set_result(reply)
-                demoted |= isinstance(reply, Refusal) and reply.code() == "READONLY"
-        except (hiredis.ProtocolError, IndexError) as error:
-            log.error("redis reply does not parse, or nobody asked for it", error=repr(error))
-            self._pipe.give_up(self, "Redis answered out of turn")
-        if demoted:  # after a failover the same address may lead to the new primary
-            self._pipe.give_up(self, "Redis became read-only")
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._pipe.flush()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set()
-        self._pipe.lost(self)
 
 
 def _fail(calls: MutableSequence[Call], why: str, cause: Exception | None = None) -> None:

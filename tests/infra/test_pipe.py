@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from app.errors import RedisDown
 from app.infra import embedded, lua, pipe
+from app.infra.link import Call, Link
 from app.infra.lua import BadScript, CommandFailed, Script, ScriptFailed
 from app.infra.pipe import Pipe
 
@@ -158,13 +159,13 @@ def fail(scripts: Path) -> Script[Never]:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many calls each write carried."""
     counts: list[int] = []
-    send = pipe.Link.send
+    send = Link.send
 
-    def counted(link: pipe.Link, calls: list[pipe.Call]) -> None:
+    def counted(link: Link, calls: list[Call]) -> None:
         counts.append(len(calls))
         send(link, calls)
 
-    monkeypatch.setattr(pipe.Link, "send", counted)
+    monkeypatch.setattr(Link, "send", counted)
     return counts
 
 
@@ -380,6 +381,87 @@ async def test_a_frozen_server_is_down_in_time(server: Server, dial: Dial, echo:
     assert outcomes == [Echoed(word=word.encode()) for word in words]
 
 
+async def test_a_thaw_is_heard_on_the_same_connection(server: Server, dial: Dial, echo: Script[Echoed]) -> None:
+    redis = dial(timeout_ms=100)
+    mine = await redis.command("CLIENT", "ID")
+    for number in range(3):  # the next freeze is found out as soon as the first
+        server.freeze()
+        start = time.monotonic()
+        outcomes = await settled(*(echo(redis, ["{t}calls"], [f"{number}-{n}"]) for n in range(50)))
+        assert {type(outcome) for outcome in outcomes} == {RedisDown}
+        assert time.monotonic() - start < 0.1 + pipe.LATE_S + 0.3
+        server.thaw()
+        await until(lambda: redis.command("PING"))
+        word = f"after-{number}".encode()
+        assert await echo(redis, ["{t}calls"], [word]) == Echoed(word=word)  # late replies went to nobody
+    assert await redis.command("CLIENT", "ID") == mine
+
+
+async def test_a_server_that_dies_frozen_is_replaced(server: Server, dial: Dial) -> None:
+    redis = dial(timeout_ms=100)
+    await redis.command("PING")
+    server.freeze()
+    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
+    server.kill()
+    server.start()
+    await until(lambda: redis.command("PING"))
+
+
+async def test_a_server_frozen_for_long_is_left_for_a_new_connection(server: Server, dial: Dial) -> None:
+    redis = dial(timeout_ms=100)
+    mine = await redis.command("CLIENT", "ID")
+    server.freeze()
+    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
+    async with asyncio.timeout(PATIENCE_S):
+        while redis._link:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    server.thaw()
+    await until(lambda: redis.command("PING"))
+    assert await redis.command("CLIENT", "ID") != mine
+
+
+@asynccontextmanager
+async def slow_peer(pause_s: float) -> AsyncIterator[str]:
+    """Somebody who answers every command after a pause, one by one."""
+
+    busy: set[asyncio.Task[None] | None] = set()
+
+    async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        busy.add(asyncio.current_task())
+        try:
+            while line := await reader.readline():
+                if line.startswith(b"*"):
+                    await asyncio.sleep(pause_s)
+                    writer.write(b"+OK\r\n")
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(come, "127.0.0.1", 0) as peer:
+        yield f"redis://127.0.0.1:{peer.sockets[0].getsockname()[1]}"
+    for task in filter(None, busy):
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_slow_server_is_not_a_silent_one(dial: Dial) -> None:
+    async with slow_peer(0.03) as url:
+        redis = dial(url, timeout_ms=200)
+        await redis.command("PING")
+        assert await asyncio.gather(*(redis.command("PING") for _ in range(16))) == [b"OK"] * 16  # 480 ms
+        await redis.aclose()
+
+
+async def test_nobody_waits_for_ever_for_a_slow_server(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "SLOW_S", 0.3)
+    async with slow_peer(0.03) as url:
+        redis = dial(url, timeout_ms=200)
+        await redis.command("PING")
+        outcomes = await settled(*(redis.command("PING") for _ in range(40)))
+        assert outcomes[0] == b"OK"
+        assert isinstance(outcomes[-1], RedisDown)
+        await redis.aclose()
+
+
 async def test_a_server_that_is_frozen_from_the_start_is_waited_for_once(server: Server, dial: Dial) -> None:
     server.freeze()
     redis = dial(timeout_ms=100)
@@ -407,14 +489,14 @@ async def test_a_stalled_loop_is_not_a_silent_server(dial: Dial, turns: int) -> 
 async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     server.kill()
     attempts = 0
-    open_link = pipe.Link.open
+    open_link = Link.open
 
-    async def counted(*args: Any) -> pipe.Link:
+    async def counted(*args: Any) -> Link:
         nonlocal attempts
         attempts += 1
         return await open_link(*args)
 
-    monkeypatch.setattr(pipe.Link, "open", counted)
+    monkeypatch.setattr(Link, "open", counted)
     start = time.monotonic()
     for _ in range(30):
         outcomes = await settled(*(redis.command("PING") for _ in range(50)))
