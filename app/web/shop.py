@@ -4,13 +4,16 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from litestar import get, post
+from litestar import MediaType, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
 from app.domain import catalog
 from app.errors import Malformed
 from app.flows import browse, sign_in
+from app.web.again import ENTRY, Again
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
 
@@ -63,6 +66,8 @@ class Product(msgspec.Struct, frozen=True):
     discount_percent: float
     left: int | None
     lead_time_h: int | None
+    rating: float | None  # the average, with one decimal
+    ratings: int
 
 
 class Shelf(msgspec.Struct, frozen=True):
@@ -81,34 +86,61 @@ async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
     return Entered(entered.token, entered.expires_at, user)
 
 
-@get("/api/me", limits=("address", "browse"))
+@get("/api/me", limits=("browse",))
 async def me(request: Req, shop: TheShop) -> Me:
     """Who the token says you are."""
     session = signed_in(request, shop)
     return Me(session.user_id, session.role, session.expires_s)
 
 
-@get("/api/catalog", limits=("address", "search"))
+@get(
+    "/api/catalog",
+    limits=("search",),
+    middleware=[Again],
+    responses={200: ResponseSpec(Shelf, generate_examples=False)},
+)
 async def list_products(
+    request: Req,
     shop: TheShop,
     text: Annotated[str, QueryParameter(name="query", max_length=100)] = "",
     category: Annotated[str, QueryParameter(max_length=60)] = "",
-    cursor: Annotated[str, QueryParameter(max_length=20)] = "0",
+    cursor: Annotated[str, QueryParameter(max_length=30)] = browse.START,
     limit: Annotated[int, QueryParameter(ge=1, le=browse.MAX_PAGE)] = 24,
-) -> Shelf:
-    """The shelf: products whose title or description holds `query`, page by page."""
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise Malformed("cursor: not one of ours")
+) -> ASGIResponse:
+    """The shelf page by page: all of it by id, or what has every word of `query`, the best fit first."""
     if "\0" in text or "\0" in category:
         raise Malformed("query: holds NUL")
-    page = await browse.browse(shop, query=text.strip(), category=category, after=int(cursor), size=limit)
-    return Shelf([_product(product) for product in page.products], page.categories, page.next_cursor)
+    ask = browse.Ask(text.strip(), category, cursor, limit)
+    request.scope["state"][ENTRY] = browse.entry_of(ask)
+    return _as_it_is(await browse.browse(shop, ask, _shelf))
 
 
-@get("/api/products/{product_id:int}", limits=("address", "browse"))
-async def show_product(product_id: Annotated[int, PathParameter(ge=1, le=2**63 - 1)], shop: TheShop) -> Product:
-    """One product."""
-    return _product(await browse.look(shop, product_id))
+@get(
+    "/api/products/{product_id:int}",
+    limits=("browse",),
+    middleware=[Again],
+    responses={200: ResponseSpec(Product, generate_examples=False)},
+)
+async def show_product(
+    request: Req, product_id: Annotated[int, PathParameter(ge=1, le=2**63 - 1)], shop: TheShop
+) -> ASGIResponse:
+    """One product; what is left and its price as of a few seconds ago."""
+    request.scope["state"][ENTRY] = catalog.product_entry(product_id)
+    return _as_it_is(await browse.look(shop, product_id, _shown))
+
+
+def _as_it_is(body: bytes) -> ASGIResponse:
+    """Encoded JSON as Litestar sends it in the end; its Response would be copied and converted to this first."""
+    return ASGIResponse(body=body, media_type=MediaType.JSON)
+
+
+def _shelf(page: browse.Page) -> bytes:
+    shelf = Shelf([_product(product) for product in page.products], page.categories or [], page.next_cursor)
+    return msgspec.json.encode(shelf)
+
+
+def _shown(product: catalog.Product) -> bytes:
+    return msgspec.json.encode(_product(product))
 
 
 def _product(p: catalog.Product) -> Product:
@@ -125,4 +157,6 @@ def _product(p: catalog.Product) -> Product:
         discount_percent=p.discount_bp / 100,
         left=p.units_left,
         lead_time_h=p.lead_time_h,
+        rating=p.rating,
+        ratings=p.ratings,
     )
