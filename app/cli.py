@@ -2,32 +2,37 @@
 
 import asyncio
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import msgspec
 import rich_click as click
 import uvicorn
 import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from app import settings as settings_floor
 from app.base.version import VERSION
 from app.demo import processes
 from app.demo.buyer import NotDelivered
 from app.demo.run import demo as run_demo
-from app.demo.seed import seed as run_seed
+from app.demo.seed import fill
 from app.errors import Problem
-from app.infra import embedded
+from app.flows import stock_import
+from app.infra import embedded, observe
 from app.infra.migrate import BadMigration, migrate, pending
-from app.infra.secrets import BadKeys, Sealer
-from app.infra.sql import Postgres
+from app.infra.secrets import BadKeys
 from app.settings import Settings
+from app.shop import opened
 
 GRACE_S = 10  # what open requests get after SIGTERM
+MOST_SKIPPED = 20  # duplicates that an import lists when it was told to skip them
 
 # What may go wrong on the way up and is the operator's to mend: one line each, no traceback.
 FAILURES = (
@@ -95,16 +100,96 @@ def migrate_command() -> None:
 @cli.command()
 def seed() -> None:
     """Fill the shelf with the demo's catalog."""
-
-    async def fill(settings: Settings) -> int:
-        pg = await Postgres.open(settings.database_url, pool_size=2, timeout_ms=settings.pg_timeout_ms)
-        try:
-            return len(await run_seed(pg, Sealer(settings.goods_keys)))
-        finally:
-            await pg.close()
-
-    with _servers(_settings(), redis=False) as settings:
+    with _servers(_settings()) as settings:
         print(f"{asyncio.run(fill(settings))} products on the shelf")
+
+
+@cli.group()
+def stock() -> None:
+    """What is on the shelf."""
+
+
+@stock.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--product", "product_id", type=click.IntRange(1, 2**63 - 1), required=True, help="whose units these are")
+@click.option("--format", "form", type=click.Choice(stock_import.FORMATS), help="[default: csv for *.csv, else txt]")
+@click.option("--batch", type=click.IntRange(1, stock_import.MAX_BATCH), default=500, show_default=True)
+@click.option("--skip-duplicates", is_flag=True, help="leave out what is there already instead of refusing its batch")
+@click.option("--dry-run", is_flag=True, help="judge the whole file, add nothing")
+def stock_import_command(
+    file: BinaryIO, product_id: int, form: str | None, batch: int, skip_duplicates: bool, dry_run: bool
+) -> None:
+    """Bring a file of secrets to the shelf, each batch whole or not at all.
+
+    txt: a secret per line. csv: a header with `secret`, and `discount_bp` and `expires_at` if there are any.
+    """
+    ask = stock_import.Ask(
+        product_id=product_id,
+        format=form or ("csv" if file.name.lower().endswith(".csv") else "txt"),
+        batch=batch,
+        skip_duplicates=skip_duplicates,
+        dry_run=dry_run,
+        by=_operator(),
+    )
+    tale = _Tale(dry_run)
+
+    async def bring(settings: Settings) -> None:
+        async with opened(settings) as shop:
+            async for step in stock_import.run(shop, file, ask):
+                tale.tell(step)
+                bar.update(task, completed=step.read_bytes)
+
+    with _backed(None) as settings, _bar() as bar:
+        observe.configure(settings)
+        task = bar.add_task("import", total=os.fstat(file.fileno()).st_size or None)
+        try:
+            asyncio.run(bring(settings))
+        finally:
+            tale.end()
+    if tale.refused:
+        sys.exit(1)
+
+
+class _Tale:
+    """What an import says: lines and keyed hashes, never a secret."""
+
+    def __init__(self, dry_run: bool) -> None:
+        self.done = "would be" if dry_run else "are"
+        self.lines = self.added = self.skipped = self.refused = 0
+
+    def tell(self, step: stock_import.Step) -> None:
+        if step.refused:
+            self.refused += 1
+            print(f"lines {step.first_line}-{step.last_line} {self.done} refused, nothing of them added:")
+            for fault in step.faults:
+                print(f"  line {fault.line}: {fault.reason}")
+        else:
+            self.lines, self.added = step.last_line, self.added + step.added
+        for twice in step.duplicates:
+            self.skipped += not step.refused
+            if step.refused or self.skipped <= MOST_SKIPPED:
+                print(f"  line {twice.line}: there already, {twice.fingerprint}")
+
+    def end(self) -> None:
+        upto = f"up to line {self.lines}: " if self.lines else ""
+        print(f"{upto}{self.added} units {self.done} added, {self.skipped} duplicates left out", flush=True)
+        if self.refused and self.done == "are":
+            print("mend the refused lines and run the file again with --skip-duplicates", flush=True)
+
+
+def _bar() -> Progress:
+    """On a terminal; a log has no use for it."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), TaskProgressColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _operator() -> str:
+    """The name of the operating system's user; its number where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @cli.command()

@@ -1,0 +1,100 @@
+-- name: shelve_units :one Shelved
+-- All of a batch is on the shelf, or nothing of it, with the audit line and the refresh; the word says why not.
+-- `known` lists what the product had before, by position; such units are left out only when the caller asked for that.
+-- $1 user_id         int8           -- null: at the machine, then `note` says by whose hands
+-- $2 product_id      int8
+-- $3 kind            text           -- what such units are for: unit (with secrets) or shipped (without)
+-- $4 ids             uuid[]
+-- $5 sealed          bytea[]
+-- $6 fingerprints    bytea[]
+-- $7 discounts       int4[]
+-- $8 expiries        timestamptz[]
+-- $9 skip_duplicates bool
+-- $10 dry_run        bool           -- judge it, write nothing
+-- $11 note           jsonb          -- what the audit line says besides
+WITH who AS (
+    SELECT u.role, u.seller_id FROM users u
+     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)
+    UNION ALL SELECT 'admin', NULL WHERE $1::bigint IS NULL AND $11::jsonb ->> 'by' <> ''),
+target AS (
+    SELECT p.id, p.kind, p.seller_id, w.role
+      FROM products p JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id WHERE p.id = $2),
+given AS (
+    SELECT u.* FROM unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::int[], $8::timestamptz[])
+           WITH ORDINALITY AS u (id, sealed, fingerprint, discount_bp, expires_at, position)),
+known AS (
+    SELECT g.position::int AS position FROM target t CROSS JOIN given g CROSS JOIN LATERAL (
+        SELECT s.id FROM stock_items s WHERE s.product_id = t.id AND s.fingerprint = g.fingerprint LIMIT 1) s),
+fresh AS (
+    SELECT g.*, t.id AS product_id FROM target t CROSS JOIN given g
+     WHERE t.kind = $3 AND g.position NOT IN (SELECT k.position FROM known k) AND ($9::bool OR NOT EXISTS (SELECT FROM known))),
+-- A secret that somebody else adds at this moment fails the statement as a whole: the caller tries again, and sees it.
+added AS (
+    INSERT INTO stock_items (id, product_id, sealed, fingerprint, discount_bp, expires_at)
+    SELECT f.id, f.product_id, f.sealed, f.fingerprint, f.discount_bp, f.expires_at FROM fresh f WHERE NOT $10::bool::bool
+     ORDER BY f.fingerprint  -- two batches of the same secrets lock them in the same order
+    RETURNING id),
+noted AS (
+    INSERT INTO changes (user_id, role, noun, noun_id, what)
+    SELECT $1, t.role, 'stock', t.id, $11::jsonb || jsonb_build_object('added', (SELECT count(*) FROM added))
+      FROM target t WHERE EXISTS (SELECT FROM added)),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'refresh', pg_current_xact_id()::text, '{}' WHERE EXISTS (SELECT FROM added)
+    ON CONFLICT (kind, key) DO NOTHING
+    RETURNING id)
+SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden'
+            WHEN t.id IS NULL THEN 'missing'
+            WHEN t.kind <> $3 THEN 'unfit'
+            WHEN NOT $9 AND EXISTS (SELECT FROM known) THEN 'duplicates'
+            ELSE 'shelved' END AS word,
+       t.kind, (SELECT count(*)::int FROM fresh) AS units, ARRAY(SELECT k.position FROM known k ORDER BY 1) AS known,
+       t.seller_id, (SELECT id FROM owed) AS outbox_id
+  FROM (VALUES (1)) one LEFT JOIN target t ON true;
+
+-- name: withdraw_units :one Withdrawn
+-- Those of the named units that are for sale no longer are, with the audit line and the refresh; what is held or sold stays.
+-- $1 user_id    int8
+-- $2 product_id int8
+-- $3 ids        uuid[]
+WITH who AS (
+    SELECT u.role, u.seller_id FROM users u
+     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)),
+target AS (
+    SELECT p.id, p.seller_id, w.role
+      FROM products p JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id WHERE p.id = $2),
+here AS (
+    SELECT s.id FROM stock_items s JOIN target t ON t.id = s.product_id
+     WHERE s.id = ANY ($3) AND s.state = 'available' ORDER BY s.id FOR UPDATE OF s),
+gone AS (
+    UPDATE stock_items s SET state = 'withdrawn' FROM here h WHERE s.id = h.id RETURNING s.id),
+noted AS (
+    INSERT INTO changes (user_id, role, noun, noun_id, what)
+    SELECT $1, t.role, 'stock', t.id, jsonb_build_object('withdrawn', (SELECT jsonb_agg(g.id ORDER BY g.id) FROM gone g))
+      FROM target t WHERE EXISTS (SELECT FROM gone)),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'refresh', pg_current_xact_id()::text, '{}' WHERE EXISTS (SELECT FROM gone)
+    ON CONFLICT (kind, key) DO NOTHING
+    RETURNING id)
+SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden'
+            WHEN t.id IS NULL THEN 'missing'
+            ELSE 'withdrawn' END AS word,
+       ARRAY(SELECT g.id FROM gone g ORDER BY g.id) AS ids, t.seller_id, (SELECT id FROM owed) AS outbox_id
+  FROM (VALUES (1)) one LEFT JOIN target t ON true;
+
+-- name: list_units :opt Page
+-- A page of a product's units, the newest first, without what is sealed in them; no row when the product is not the user's.
+-- $1 user_id    int8
+-- $2 product_id int8
+-- $3 state      text  -- empty: any
+-- $4 before     uuid  -- the last id of the page before; only older ones
+-- $5 size       int8
+SELECT (SELECT coalesce(json_agg(l ORDER BY l.id DESC), '[]')
+          FROM (SELECT s.id, s.state, s.received_at, s.expires_at, s.discount_bp,
+                       left(encode(s.fingerprint, 'hex'), 12) AS fingerprint
+                  FROM stock_items s
+                 WHERE s.product_id = p.id AND s.id < $4 AND ($3 = '' OR s.state = $3)
+                 ORDER BY s.id DESC LIMIT $5) l)::text AS units
+  FROM products p JOIN users u ON u.role = 'admin' OR u.role = 'seller' AND u.seller_id = p.seller_id
+ WHERE p.id = $2 AND u.id = $1;
