@@ -50,6 +50,11 @@ class Policy(msgspec.Struct, frozen=True):
     without_redis: Without
     shared: bool = True  # False: each process counts for itself and Redis is never asked
 
+    @property
+    def token(self) -> int:
+        """The parts of one token, of which `refill` come back every ms: so everything is a whole number."""
+        return self.period_s * 1000
+
     def window_s(self) -> int:
         """From empty to full, rounded up."""
         return -(-self.burst * self.period_s // self.refill)
@@ -78,6 +83,18 @@ class Charge(msgspec.Struct, frozen=True):
     tokens: int = 1
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """What is missing from each bucket, in parts, now that the charges are taken."""
+
+    missing: tuple[int, ...]
+
+
+class Short(msgspec.Struct, frozen=True):
+    """What is missing from each bucket, in parts; nothing was taken."""
+
+    missing: tuple[int, ...]
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """Tokens left and ms until full of each bucket, in the order of the charges."""
 
@@ -91,7 +108,7 @@ class Refused(msgspec.Struct, frozen=True):
     figures: tuple[int, ...]
 
 
-ADMIT: Script[Admitted | Refused] = Script("limits/admit", Admitted, Refused)
+ADMIT: Script[Taken | Short] = Script("limits/admit", Taken, Short)
 
 SCRIPTS = (ADMIT,)
 
@@ -129,17 +146,13 @@ class Buckets:
     def admit(self, charges: Sequence[Charge], now_ms: int | None = None) -> Admitted | Refused:
         """As `limits/admit` decides, here alone."""
         now_ms = monotonic_ns() // 1_000_000 if now_ms is None else now_ms
-        before, after, wait_ms = [], [], 0
+        before, after = [], []
         for charge in charges:
-            policy = charge.policy
             was, since_ms = self.missing.get(bucket(charge), (0, now_ms))
-            missing = max(0, was - max(0, now_ms - since_ms) * policy.refill)
-            spent = missing + charge.tokens * policy.period_s * 1000
-            wait_ms = max(wait_ms, -((policy.burst * policy.period_s * 1000 - spent) // policy.refill))
-            before.append(missing)
-            after.append(spent)
-        if wait_ms > 0:
-            return Refused(wait_ms, _figures(charges, before))
+            before.append(max(0, was - max(0, now_ms - since_ms) * charge.policy.refill))
+            after.append(before[-1] + charge.tokens * charge.policy.token)
+        if any(spent > c.policy.burst * c.policy.token for c, spent in zip(charges, after, strict=True)):
+            return _refused(charges, before)
         for charge, spent in zip(charges, after, strict=True):
             self._keep(bucket(charge), (spent, now_ms))
         return Admitted(_figures(charges, after))
@@ -173,8 +186,11 @@ async def admit(redis: Redis, charges: Sequence[Charge], *, now_ms: int = 0) -> 
         policy = charge.policy
         if not 1 <= charge.tokens <= policy.burst:
             raise ValueError(f"{charge.tokens} tokens of a bucket of {policy.burst}")
-        args += (charge.tokens, policy.burst, policy.refill, policy.period_s * 1000)
-    return await ADMIT(redis, keys=[bucket(charge) for charge in charges], args=args)
+        args += (charge.tokens * policy.token, policy.burst * policy.token, policy.refill)
+    weighed = await ADMIT(redis, keys=[bucket(charge) for charge in charges], args=args)
+    if isinstance(weighed, Taken):
+        return Admitted(_figures(charges, weighed.missing))
+    return _refused(charges, weighed.missing)
 
 
 async def weigh(redis: Redis, own: Buckets, charges: Sequence[Charge]) -> Admitted | Refused:
@@ -196,10 +212,18 @@ def bucket(charge: Charge) -> str:
     return keys.limit(charge.policy.name, charge.subject)
 
 
+def _refused(charges: Sequence[Charge], missing: Sequence[int]) -> Refused:
+    """With the wait after which all of them fit."""
+    waits_ms = [0]
+    for charge, parts in zip(charges, missing, strict=True):
+        policy = charge.policy
+        waits_ms.append(-(((policy.burst - charge.tokens) * policy.token - parts) // policy.refill))
+    return Refused(max(waits_ms), _figures(charges, missing))
+
+
 def _figures(charges: Sequence[Charge], missing: Sequence[int]) -> tuple[int, ...]:
     found: list[int] = []
     for charge, parts in zip(charges, missing, strict=True):
         policy = charge.policy
-        whole = policy.period_s * 1000
-        found += ((policy.burst * whole - parts) // whole, -(-parts // policy.refill))
+        found += ((policy.burst * policy.token - parts) // policy.token, -(-parts // policy.refill))
     return tuple(found)

@@ -5,23 +5,23 @@ from functools import lru_cache
 from typing import Any
 
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base import clock
 from app.domain import limits
 from app.domain.limits import Admitted, Charge, Policy, Refused, Who
-from app.errors import BadToken, Busy, RedisDown, TooManyRequests
+from app.errors import BadToken, Busy, Problem, RedisDown, TooManyRequests
 from app.infra.secrets import Session
 from app.shop import Shop
+from app.web.problems import respond
+from app.web.requests import HEADERS, JsonRequest
 
 Connection = ASGIConnection[Any, Any, Any, Any]
-
-HEADERS = "limit_headers"  # where a request keeps what every answer to it must say
 
 
 def signed_in(connection: Connection, shop: Shop) -> Session:
     """The caller's session. Raises: BadToken."""
-    session = caller(connection, shop)
+    session = caller(connection.scope, shop)
     if session is None:
         if "authorization" not in connection.headers:
             raise BadToken("send Authorization: Bearer with a token from POST /api/session")
@@ -29,11 +29,11 @@ def signed_in(connection: Connection, shop: Shop) -> Session:
     return session
 
 
-def caller(connection: Connection, shop: Shop) -> Session | None:
+def caller(scope: Scope, shop: Shop) -> Session | None:
     """The session that the request's bearer token proves, read once per request."""
-    known: dict[str, Any] = connection.scope["state"]
+    known: dict[str, Any] = scope["state"]
     if "session" not in known:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        scheme, _, token = b"".join(_values(scope, b"authorization")[:1]).decode("latin-1").partition(" ")
         tokens = shop.deps.tokens
         bearer = scheme.lower() == "bearer" and tokens is not None
         known["session"] = tokens.read(token.strip(), now_s=clock.unix_s()) if bearer and tokens else None
@@ -41,38 +41,59 @@ def caller(connection: Connection, shop: Shop) -> Session | None:
     return session
 
 
-def address(connection: Connection) -> str:
+def address(scope: Scope) -> str:
     """The client's address, through trusted proxies."""
-    peer = connection.client
-    found: str = connection.app.state.proxies.client(
-        peer.host if peer else None, connection.headers.getall("x-forwarded-for", [])
-    )
+    peer = scope["client"]
+    forwarded = [value.decode("latin-1") for value in _values(scope, b"x-forwarded-for")]
+    found: str = scope["litestar_app"].state.proxies.client(peer[0] if peer else None, forwarded)
     return found
 
 
-async def admitted(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Every policy that the handler names has a token for this caller, and has given it.
+class Limited:
+    """ASGI middleware: every policy that the handler names has a token for this caller, and has given it.
 
-    Raises: TooManyRequests; Busy where the caller must not be told 429; RedisDown where nobody is admitted unweighed.
+    Not a guard of Litestar's, which copies the handler for each request and takes longer than the limiter itself.
+    Refused with TooManyRequests; Busy where the caller must not be told 429; RedisDown where nobody is admitted
+    unweighed.
     """
-    names = handler.opt.get("limits", ())
-    if not names:
-        return
-    shop: Shop = connection.app.state.shop
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = scope["route_handler"].opt.get("limits", ())
+        if names:
+            try:
+                await _admitted(scope, names)
+            except Problem as problem:
+                request = JsonRequest(scope, receive, send)
+                response = respond(request, problem).to_asgi_response(app=None, request=request)
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+async def _admitted(scope: Scope, names: Sequence[str]) -> None:
+    shop: Shop = scope["litestar_app"].state.shop
     policies = [shop.limits.policies[name] for name in names]
-    charges = [Charge(policy, _subject(connection, shop, policy)) for policy in policies]
+    charges = [Charge(policy, _subject(scope, shop, policy)) for policy in policies]
     try:
         weighed = await limits.weigh(shop.deps.redis, shop.limits.own, charges)
     except RedisDown:
         raise RedisDown("nobody is admitted here while Redis is out", retry_after_s=1) from None
-    connection.scope["state"][HEADERS] = _headers(policies, weighed)
+    scope["state"][HEADERS] = _headers(policies, weighed)
     if isinstance(weighed, Refused):
         _refuse(policies, weighed)
 
 
-def _subject(connection: Connection, shop: Shop, policy: Policy) -> str:
-    session = caller(connection, shop) if policy.who is Who.CALLER else None
-    return f"user:{session.user_id}" if session else f"address:{address(connection)}"
+def _subject(scope: Scope, shop: Shop, policy: Policy) -> str:
+    session = caller(scope, shop) if policy.who is Who.CALLER else None
+    return f"user:{session.user_id}" if session else f"address:{address(scope)}"
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    """The values of one header; `connection.headers` would parse them all, which takes longer than the rest here."""
+    return [value for known, value in scope["headers"] if known == name]
 
 
 def _refuse(policies: Sequence[Policy], refused: Refused) -> None:
@@ -85,9 +106,9 @@ def _refuse(policies: Sequence[Policy], refused: Refused) -> None:
 
 def _headers(policies: Sequence[Policy], weighed: Admitted | Refused) -> tuple[tuple[bytes, bytes], ...]:
     """RateLimit and RateLimit-Policy as structured fields: quota q per w seconds, r left, full again in t seconds."""
-    left, full_ms = weighed.figures[::2], weighed.figures[1::2]
+    figures = weighed.figures
     now = ", ".join(
-        f'"{policy.name}";r={n};t={-(-ms // 1000)}' for policy, n, ms in zip(policies, left, full_ms, strict=True)
+        [f'"{policy.name}";r={figures[2 * i]};t={-(-figures[2 * i + 1] // 1000)}' for i, policy in enumerate(policies)]
     )
     return (b"ratelimit", now.encode()), (b"ratelimit-policy", _stated(tuple(policies)))
 

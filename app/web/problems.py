@@ -23,6 +23,7 @@ from app.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from app.infra import observe
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ def encode(problem: Problem) -> bytes:
     body: dict[str, object] = {"type": problem.type, "title": problem.title, "status": problem.status}
     if problem.detail:
         body["detail"] = problem.detail
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    request_id = observe.REQUEST_ID.get()
     if isinstance(problem, Internal) and request_id:
         body["request_id"] = request_id
     return msgspec.json.encode(body | problem.facts)

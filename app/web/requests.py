@@ -9,14 +9,15 @@ import os
 import re
 from typing import Any
 
-import structlog
 from litestar import Request
 from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Malformed, TooSlow
-from app.web.guards import HEADERS
+from app.infra import observe
+
+HEADERS = "headers"  # where a request's state keeps what every answer to it says
 
 BODY_S = 10.0  # from the first byte asked for to the last one there: who sends slower holds us, not the other way round
 
@@ -35,8 +36,7 @@ class RequestId:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if _SANE.fullmatch(given) else os.urandom(8).hex().encode()
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        observe.REQUEST_ID.set(request_id.decode())
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
