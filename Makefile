@@ -12,8 +12,13 @@ help: ## this list
 demo: $(READY) ## a purchase from order to goods, then the shop stays open (ONCE=1: exit after it; PORT=8080)
 	@exec $(BIN)/python -m app.cli demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(READY) ## the whole suite on a real Postgres and a real Redis (ARGS="-k stock" for a part)
+test: $(READY) ## the whole suite on a real Postgres, a real Redis and a real cluster (ARGS="-k stock" for a part)
 	@$(BIN)/python -m pytest $(ARGS)
+
+TORG_TEST_REDIS ?= redis-server
+
+test-redis: $(READY) ## what is about Redis alone, on Redis 7 (TORG_TEST_REDIS=path; else redis-server of PATH)
+	@TORG_TEST_REDIS="$(TORG_TEST_REDIS)" $(BIN)/python -m pytest tests/lua tests/infra/test_pipe.py tests/infra/test_lua.py $(ARGS)
 
 check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
@@ -21,7 +26,7 @@ check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## one benchmark: NAME=webhook or NAME=lua
+bench: $(READY) ## one benchmark: NAME=webhook, lua, limits, idempotency, catalog or cache
 	@$(BIN)/python -m bench $(NAME)
 
 web: $(READY) ## serve HTTP on TORG_* (embedded servers when none are named)
@@ -55,4 +60,4 @@ $(READY): requirements-dev.txt
 	@chmod +x $(BIN)/torg
 	@touch $@
 
-.PHONY: help demo test check bench web worker migrate docs lock clean
+.PHONY: help demo test test-redis check bench web worker migrate docs lock clean

@@ -1,8 +1,12 @@
 """A real Postgres and a real Redis for every test: one pair of servers per run, one fresh database per test."""
 
+import os
 import re
+import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +15,7 @@ import pytest
 from app.base.keys import KEYS
 from app.infra import embedded
 from app.infra.embedded import Servers
+from app.infra.lua import Redis
 from app.infra.migrate import migrate
 from app.infra.pipe import Pipe
 from app.infra.sql import Postgres
@@ -18,6 +23,26 @@ from app.settings import Settings
 from tests.world import World, settings_for
 
 TEMPLATE = "torg_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_binary() -> Iterator[None]:
+    """Every Redis of this run is the embedded one, or the one that TORG_TEST_REDIS names (`make test-redis`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if wanted := os.environ.get("TORG_TEST_REDIS"):
+            found = redis_7(wanted)
+            patch.setattr(embedded, "_redis", lambda: found)
+        yield
+
+
+def redis_7(wanted: str) -> str:
+    """The path of this server; one that is missing or older fails the test with the line that says how to get it."""
+    found = shutil.which(wanted)
+    told = subprocess.run([found, "--version"], capture_output=True, check=False).stdout if found else b"not there"
+    if not found or not re.search(rb"\bv=([7-9]|\d\d)\.", told):
+        says = told.decode(errors="replace").strip()[:80]
+        pytest.fail(f"no Redis 7 ({wanted}: {says}): apt-get install redis-server, or set TORG_TEST_REDIS", False)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -68,17 +93,22 @@ async def pg(pg_url: str) -> AsyncIterator[Postgres]:
 @pytest.fixture
 async def redis(servers: Servers) -> AsyncIterator[Pipe]:
     """An empty Redis; afterwards every key that is left is on the key map and will expire."""
-    pipe = Pipe(servers.redis_url, timeout_ms=2000)
-    await pipe.command("FLUSHALL")
-    yield pipe
+    async with aclosing(Pipe(servers.redis_url, timeout_ms=2000)) as pipe, emptied(pipe):
+        yield pipe
+
+
+@asynccontextmanager
+async def emptied(store: Redis) -> AsyncIterator[None]:
+    """Nothing is there inside the block; what its end finds is checked. Raises: AssertionError."""
+    await store.command("FLUSHALL")
     try:
-        await check_keys(pipe)
+        yield
+        await check_keys(store)
     finally:
-        await pipe.command("FLUSHALL")
-        await pipe.aclose()
+        await store.command("FLUSHALL")
 
 
-async def check_keys(pipe: Pipe) -> None:
+async def check_keys(pipe: Redis) -> None:
     """Raises: AssertionError for a key that the map does not have, or that lives longer than it says."""
     rows = [(re.compile(_regex(key.pattern)), key.ttl) for key in KEYS]
     keys = await pipe.command("KEYS", "*")
