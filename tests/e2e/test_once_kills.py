@@ -81,23 +81,38 @@ async def _work(pg: Postgres, redis: Pipe, n: int, ticket: Ticket) -> bytes | No
 async def test_one_effect_and_one_answer_however_often_the_callers_die(
     servers: Servers, pg_url: str, redis: Pipe, tmp_path: Path
 ) -> None:
-    chance = random.Random(1)
     setup = await asyncpg.connect(pg_url)
     await setup.execute("CREATE TABLE effects (key int PRIMARY KEY, by text NOT NULL)")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     logs = [tmp_path / f"{n}.log" for n in range(CALLERS)]
     for log in logs:
         log.touch()
+    kills = await killed_and_started(pg_url, servers.redis_url, logs)
+    answers: dict[int, set[bytes]] = defaultdict(set)
+    told = 0
+    for line in b"".join(log.read_bytes() for log in logs).splitlines():
+        number, _, reply = line.partition(b" ")
+        answers[int(number)].add(reply)
+        told += 1
+    assert kills >= 3
+    assert told >= KEYS * CALLERS
+    assert {len(found) for found in answers.values()} == {1}
+    assert sorted(answers) == list(range(KEYS))
+    assert await setup.fetchval("SELECT count(*) FROM effects") == KEYS
+    await setup.close()
+
+
+async def killed_and_started(database_url: str, redis_url: str, logs: list[Path]) -> int:
+    """Every caller has come to its end, though one after another was killed; returns how many kills that took."""
+    chance, kills, deadline_s = random.Random(1), 0, time.monotonic() + 180
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
 
     def start(n: int) -> ForkServerProcess:
-        process = context.Process(target=call, args=(pg_url, servers.redis_url, str(logs[n])))
+        process = context.Process(target=call, args=(database_url, redis_url, str(logs[n])))
         process.start()
         return process
 
     callers = {n: start(n) for n in range(CALLERS)}
-    kills = 0
-    deadline_s = time.monotonic() + 180
     while callers:
         assert time.monotonic() < deadline_s, f"{len(callers)} callers hang after {kills} kills"
         await asyncio.sleep(KILL_EVERY_S)
@@ -112,16 +127,4 @@ async def test_one_effect_and_one_answer_however_often_the_callers_die(
             if victim.is_alive() and victim.pid:
                 os.kill(victim.pid, signal.SIGKILL)
                 kills += 1
-    answers: dict[int, set[bytes]] = defaultdict(set)
-    told = 0
-    for log in logs:
-        for line in log.read_bytes().split(b"\n")[:-1]:
-            number, _, reply = line.partition(b" ")
-            answers[int(number)].add(reply)
-            told += 1
-    assert kills >= 3
-    assert told >= KEYS * CALLERS
-    assert {len(found) for found in answers.values()} == {1}
-    assert sorted(answers) == list(range(KEYS))
-    assert await setup.fetchval("SELECT count(*) FROM effects") == KEYS
-    await setup.close()
+    return kills
