@@ -6,7 +6,8 @@ Problem
 ├── Forbidden 403
 ├── NotFound 404
 ├── MethodNotAllowed 405
-├── Conflict 409          OutOfStock · InProgress · TwoSellers
+├── TooSlow 408
+├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── KeyReused 422
@@ -80,6 +81,12 @@ class MethodNotAllowed(Problem):
     type, title, status = "/problems/method-not-allowed", "Method not allowed", 405
 
 
+class TooSlow(Problem):
+    """The body took longer to arrive than anybody's connection needs."""
+
+    type, title, status = "/problems/too-slow", "Body too slow", 408
+
+
 class Conflict(Problem):
     """The request is well formed, the present state refuses it."""
 
@@ -102,6 +109,18 @@ class TwoSellers(Conflict):
     """The cart's products belong to more than one seller, or are priced in more than one currency."""
 
     type, title = "/problems/two-sellers", "One seller per order"
+
+
+class Duplicates(Conflict):
+    """Secrets that the product has or had already; nothing was added. `duplicates` has line and fingerprint of each."""
+
+    type, title = "/problems/duplicates", "Added before"
+
+
+class TooManyPending(Conflict):
+    """The buyer has as many unpaid orders as one may have: pay one, or wait until it expires. `limit` says how many."""
+
+    type, title = "/problems/too-many-pending", "Too many unpaid orders"
 
 
 class TooLarge(Problem):

@@ -15,12 +15,23 @@ from app.base.version import VERSION
 from app.infra import observe
 from app.settings import BadSettings, Settings
 from app.shop import Shop, opened
-from app.web import front, guards, health, hooks, orders, problems, shop
+from app.web import admin, admin_stock, front, guards, health, hooks, orders, problems, reviews, shop
 from app.web.requests import JsonRequest, RequestId
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
+
+HANDLERS = (
+    shop.open_session, shop.me, shop.list_products, shop.show_product,
+    reviews.write_review, reviews.list_reviews,
+    orders.place_order, orders.list_orders, orders.show_order, orders.show_goods,
+    hooks.payment, hooks.crystalpay,
+    admin.list_admin_products, admin.create_product, admin.show_admin_product, admin.change_product,
+    admin.share_content, admin.list_changes,
+    admin_stock.add_stock, admin_stock.list_stock, admin_stock.withdraw_stock,
+    health.live, health.ready,
+)  # fmt: skip
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -42,17 +53,10 @@ def create_app(settings: Settings) -> Litestar:
             yield
 
     return Litestar(
-        route_handlers=[
-            shop.open_session, shop.me, shop.list_products, shop.show_product,
-            orders.place_order, orders.list_orders, orders.show_order, orders.show_goods,
-            hooks.payment, hooks.crystalpay,
-            health.live, health.ready,
-            *front.handlers(),
-        ],
+        route_handlers=[*HANDLERS, *front.handlers()],
         dependencies={"shop": Provide(_shop, sync_to_thread=False)},
         exception_handlers={Exception: problems.respond},
-        guards=[guards.admitted],
-        middleware=[RequestId],
+        middleware=[RequestId, guards.Limited],
         request_class=JsonRequest,
         lifespan=[lifespan],
         request_max_body_size=MAX_BODY_BYTES,

@@ -71,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = (
         900
     )
+    pending_orders: Annotated[
+        int, Meta(ge=1, le=100, description="unpaid orders that one buyer may have at a time")
+    ] = 5
     expiry_grace_s: Annotated[
         int, Meta(ge=0, le=3600, description="extra wait for a payment made in the window's last moment")
     ] = 60

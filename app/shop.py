@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 import msgspec
 import structlog
 
+from app.base.copies import Copies
 from app.base.errands import Errands
-from app.domain import inbox, limits, once, stock
-from app.domain.catalog import Places
+from app.base.flights import Flights
+from app.base.turns import Turns
+from app.domain import catalog, inbox, limits, once, stock
+from app.domain.catalog import Places, Search
 from app.errors import RedisDown
 from app.gateways import registry
 from app.infra import deps, lua, queue
@@ -17,7 +20,7 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, queue.RING)
+SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, *catalog.SCRIPTS, queue.RING)
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +30,11 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
     gateways: registry.Gateways
     limits: limits.Limits
     places: Places
+    search: Search
+    copies: Copies  # of what the catalog shows
     errands: Errands
+    counts: stock.Counts
+    turns: Turns = msgspec.field(default_factory=Turns)
 
 
 @asynccontextmanager
@@ -40,8 +47,14 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
         except RedisDown as error:
             log.warning("scripts not loaded, each goes with its first call", error=str(error))
         errands = Errands()
+        counts: stock.Counts = Flights()
         try:
             gateways = registry.build(settings, parts.http)
-            yield Shop(deps=parts, gateways=gateways, limits=weights, places=Places(), errands=errands)
+            copies = Copies(age_s=catalog.LOCAL_MS / 1000, most=catalog.COPIES, most_bytes=catalog.COPIES_BYTES)
+            yield Shop(
+                deps=parts, gateways=gateways, limits=weights, places=Places(), search=Search(), copies=copies,
+                errands=errands, counts=counts,
+            )  # fmt: skip
         finally:
             await errands.finish()
+            await counts.finish()

@@ -14,6 +14,8 @@ CREATE TABLE public.products (
     lead_time_h integer,
     active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    search tsvector GENERATED ALWAYS AS (((setweight(((to_tsvector('simple'::regconfig, translate(regexp_replace(NORMALIZE(title, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text)) || to_tsvector('english'::regconfig, translate(regexp_replace(NORMALIZE(title, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))) || to_tsvector('russian'::regconfig, translate(regexp_replace(NORMALIZE(title, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))), 'A'::"char") || setweight(((to_tsvector('simple'::regconfig, translate(regexp_replace(NORMALIZE(category, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text)) || to_tsvector('english'::regconfig, translate(regexp_replace(NORMALIZE(category, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))) || to_tsvector('russian'::regconfig, translate(regexp_replace(NORMALIZE(category, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))), 'B'::"char")) || setweight(((to_tsvector('simple'::regconfig, translate(regexp_replace(NORMALIZE(description, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text)) || to_tsvector('english'::regconfig, translate(regexp_replace(NORMALIZE(description, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))) || to_tsvector('russian'::regconfig, translate(regexp_replace(NORMALIZE(description, NFKC), '[^[:alnum:]]+'::text, ' '::text, 'g'::text), 'ёЁ'::text, 'еЕ'::text))), 'C'::"char"))) STORED NOT NULL,
     CONSTRAINT products_category_check CHECK (((length(category) >= 1) AND (length(category) <= 60))),
     CONSTRAINT products_check CHECK (((kind = 'made'::text) = (lead_time_h IS NOT NULL))),
     CONSTRAINT products_currency_check CHECK ((currency = ANY (ARRAY['RUB'::text, 'USD'::text, 'EUR'::text, 'UAH'::text, 'KZT'::text, 'BYN'::text]))),
@@ -24,6 +26,13 @@ CREATE TABLE public.products (
     CONSTRAINT products_lead_time_h_check CHECK ((lead_time_h > 0)),
     CONSTRAINT products_list_price_minor_check CHECK (((list_price_minor >= 1) AND (list_price_minor <= '1000000000000'::bigint))),
     CONSTRAINT products_title_check CHECK (((length(title) >= 1) AND (length(title) <= 200)))
+);
+
+CREATE TABLE public.sellers (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sellers_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100)))
 );
 
 CREATE TABLE public.shared_goods (
@@ -44,6 +53,40 @@ CREATE TABLE public.stock_items (
     CONSTRAINT stock_items_discount_bp_check CHECK (((discount_bp >= 0) AND (discount_bp <= 10000))),
     CONSTRAINT stock_items_state_check CHECK ((state = ANY (ARRAY['available'::text, 'held'::text, 'sold'::text, 'withdrawn'::text])))
 );
+
+CREATE VIEW public.assortment AS
+ SELECT p.id,
+    p.seller_id,
+    s.name AS seller_name,
+    p.title,
+    p.description,
+    p.category,
+    p.kind,
+    p.currency,
+    p.list_price_minor,
+    p.discount_bp,
+    p.duration_days,
+    p.lead_time_h,
+    p.active,
+    p.version,
+    p.created_at,
+    (EXISTS ( SELECT
+           FROM public.shared_goods g
+          WHERE (g.product_id = p.id))) AS has_content,
+    u.available,
+    u.expired,
+    u.held,
+    u.sold,
+    u.withdrawn
+   FROM ((public.products p
+     JOIN public.sellers s ON ((s.id = p.seller_id)))
+     CROSS JOIN LATERAL ( SELECT (count(*) FILTER (WHERE ((i.state = 'available'::text) AND ((i.expires_at IS NULL) OR (i.expires_at > now())))))::integer AS available,
+            (count(*) FILTER (WHERE ((i.state = 'available'::text) AND (i.expires_at <= now()))))::integer AS expired,
+            (count(*) FILTER (WHERE (i.state = 'held'::text)))::integer AS held,
+            (count(*) FILTER (WHERE (i.state = 'sold'::text)))::integer AS sold,
+            (count(*) FILTER (WHERE (i.state = 'withdrawn'::text)))::integer AS withdrawn
+           FROM public.stock_items i
+          WHERE (i.product_id = p.id)) u);
 
 CREATE VIEW public.available_stock_with_discounts AS
  SELECT s.id AS stock_item_id,
@@ -82,6 +125,28 @@ UNION ALL
   WHERE (p.active AND ((p.kind = 'made'::text) OR ((p.kind = 'shared'::text) AND (EXISTS ( SELECT
            FROM public.shared_goods g
           WHERE (g.product_id = p.id))))));
+
+CREATE TABLE public.changes (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    user_id bigint,
+    role text NOT NULL,
+    noun text NOT NULL,
+    noun_id bigint NOT NULL,
+    what jsonb NOT NULL,
+    CONSTRAINT changes_check CHECK (((user_id IS NOT NULL) OR (what ? 'by'::text))),
+    CONSTRAINT changes_noun_check CHECK ((noun = ANY (ARRAY['product'::text, 'stock'::text]))),
+    CONSTRAINT changes_role_check CHECK ((role = ANY (ARRAY['seller'::text, 'admin'::text])))
+);
+
+ALTER TABLE public.changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE public.inbox (
     id bigint NOT NULL,
@@ -166,9 +231,11 @@ CREATE TABLE public.orders (
     paid_at timestamp with time zone,
     paid_by text,
     delivered_at timestamp with time zone,
+    slot smallint,
     CONSTRAINT orders_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT orders_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
     CONSTRAINT orders_request_hash_check CHECK ((octet_length(request_hash) = 32)),
+    CONSTRAINT orders_slot_check CHECK (((slot >= 1) AND (slot <= 100))),
     CONSTRAINT orders_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'preorder'::text, 'delivered'::text, 'shipped'::text, 'completed'::text, 'cancelled'::text, 'expired'::text, 'refunded'::text, 'partially_refunded'::text]))),
     CONSTRAINT orders_total_minor_check CHECK ((total_minor > 0))
 );
@@ -278,18 +345,33 @@ ALTER TABLE public.products ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY
     CACHE 1
 );
 
+CREATE TABLE public.reviews (
+    id bigint NOT NULL,
+    product_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    order_id uuid NOT NULL,
+    rating integer NOT NULL,
+    text text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    edited_at timestamp with time zone,
+    CONSTRAINT reviews_rating_check CHECK (((rating >= 1) AND (rating <= 5))),
+    CONSTRAINT reviews_text_check CHECK ((length(text) <= 2000))
+);
+
+ALTER TABLE public.reviews ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.reviews_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.schema_migrations (
     version integer NOT NULL,
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-CREATE TABLE public.sellers (
-    id bigint NOT NULL,
-    name text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT sellers_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100)))
 );
 
 ALTER TABLE public.sellers ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -362,6 +444,9 @@ ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_pkey PRIMARY KEY (id);
 
@@ -404,6 +489,12 @@ ALTER TABLE ONLY public.product_ratings
 ALTER TABLE ONLY public.products
     ADD CONSTRAINT products_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.reviews
+    ADD CONSTRAINT reviews_id_key UNIQUE (id);
+
+ALTER TABLE ONLY public.reviews
+    ADD CONSTRAINT reviews_pkey PRIMARY KEY (product_id, user_id);
+
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
@@ -425,6 +516,8 @@ ALTER TABLE ONLY public.users
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
 
+CREATE INDEX changes_of_noun ON public.changes USING btree (noun_id, id);
+
 CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 'review'::text);
 
 CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id, id);
@@ -432,6 +525,8 @@ CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id,
 CREATE UNIQUE INDEX order_items_item_once ON public.order_items USING btree (stock_item_id) WHERE (state <> 'released'::text);
 
 CREATE INDEX orders_of_user ON public.orders USING btree (user_id, number DESC);
+
+CREATE UNIQUE INDEX orders_pending_slot ON public.orders USING btree (user_id, slot) WHERE ((status = 'pending'::text) AND (slot IS NOT NULL));
 
 CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE (status = 'pending'::text);
 
@@ -447,9 +542,21 @@ CREATE UNIQUE INDEX payments_paid_once ON public.payments USING btree (order_id)
 
 CREATE INDEX products_category ON public.products USING btree (category, id) WHERE active;
 
+CREATE INDEX products_search ON public.products USING gin (search) WITH (fastupdate=off) WHERE active;
+
 CREATE INDEX products_shelf ON public.products USING btree (id) WHERE active;
 
+CREATE INDEX reviews_newest ON public.reviews USING btree (product_id, id DESC);
+
 CREATE INDEX stock_items_line ON public.stock_items USING btree (product_id, discount_bp DESC, received_at, id) WHERE (state = 'available'::text);
+
+CREATE INDEX stock_items_listed ON public.stock_items USING btree (product_id, id);
+
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_noun_id_fkey FOREIGN KEY (noun_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
@@ -483,6 +590,15 @@ ALTER TABLE ONLY public.product_ratings
 
 ALTER TABLE ONLY public.products
     ADD CONSTRAINT products_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
+ALTER TABLE ONLY public.reviews
+    ADD CONSTRAINT reviews_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.reviews
+    ADD CONSTRAINT reviews_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.reviews
+    ADD CONSTRAINT reviews_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.shared_goods
     ADD CONSTRAINT shared_goods_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);

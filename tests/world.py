@@ -2,16 +2,18 @@
 
 import base64
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx
+from litestar import Litestar
 
 from app.base import clock
 from app.demo.environment import free_port
 from app.domain import catalog, goods, stock
 from app.domain.catalog import NewProduct
+from app.errors import RedisDown
 from app.infra.telegram import bot
 from app.main import create_app
 from app.sandbox.crystalpay import CrystalPay
@@ -42,6 +44,7 @@ def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
         "relay_ms": 100,
         "redis_timeout_ms": 1000,  # a busy machine is not a frozen Redis
         "limits": "*=1000000/1",
+        "pending_orders": 100,
     }
     return Settings(**given | changes)
 
@@ -73,8 +76,10 @@ class Buyer:
 class World:
     """The shop, the outside world, and time that stands still until a test runs the jobs."""
 
-    def __init__(self, shop: Shop, http: httpx.AsyncClient, crystalpay: CrystalPay, telegram: Telegram) -> None:
-        self.shop, self.http, self.crystalpay, self.telegram = shop, http, crystalpay, telegram
+    def __init__(
+        self, shop: Shop, app: Litestar, http: httpx.AsyncClient, crystalpay: CrystalPay, telegram: Telegram
+    ) -> None:
+        self.shop, self.app, self.http, self.crystalpay, self.telegram = shop, app, http, crystalpay, telegram
         self.seller_id = 0
 
     @classmethod
@@ -94,9 +99,10 @@ class World:
                 **changes,
             )
             shop = await stack.enter_async_context(opened(settings, bot(settings)))
-            url = await stack.enter_async_context(running(create_app(settings), port=port))
+            app = create_app(settings)
+            url = await stack.enter_async_context(running(app, port=port))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
-            yield cls(shop, http, crystalpay, telegram)
+            yield cls(shop, app, http, crystalpay, telegram)
 
     @property
     def pg(self) -> Any:
@@ -120,7 +126,14 @@ class World:
             await stock.add_pieces(self.pg, product_id, pieces)
         if kind == "shared":
             await goods.share(self.pg, self.shop.deps.sealer, product_id, "the shared file")
+        await self.refresh()
         return product_id
+
+    async def refresh(self) -> None:
+        """What a test changed behind the shop's back is seen by everybody."""
+        with suppress(RedisDown):
+            await catalog.bump(self.shop.deps.redis)
+        self.app.state.shop.copies.forget()
 
     def init_data(self, telegram_id: int, *, age_s: int = 0, name: str = "Ann", language: str = "en") -> str:
         user = {"id": telegram_id, "first_name": name, "language_code": language}

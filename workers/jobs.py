@@ -13,7 +13,7 @@ from app.base.ids import new_id
 from app.base.lease import Lease
 from app.domain import outbox
 from app.errors import PostgresDown, Problem, Unavailable
-from app.flows import deliver, settle
+from app.flows import deliver, refresh, settle
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ KINDS: dict[str, Handler] = {
     "settle": settle.settle,
     "deliver": deliver.deliver,
     "tell": deliver.tell,
+    "refresh": refresh.refresh,
 }
 
 

@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from app import shop as shops
 from app.base import keys
 from app.errors import PostgresDown, Unavailable
+from app.flows.audit import audit
 from app.flows.expire import expire
 from app.infra import observe, queue
 from app.infra.messenger import Late, Messenger
@@ -33,6 +34,7 @@ from workers.relay import relay
 log = structlog.get_logger(__name__)
 
 EXPIRE_EVERY_S = 5.0
+AUDIT_EVERY_S = 20.0  # the counters live 30 s from their last audit
 BELL_WAIT_S = 1  # how long one BLMPOP waits: also how late a stopping worker lets go of it
 DRAIN_S = 8  # what running jobs get after SIGTERM
 
@@ -103,12 +105,13 @@ async def serve(settings: Settings) -> None:
         tasks = [
             asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
             asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
+            asyncio.create_task(_every(AUDIT_EVERY_S, audit, shop), name="audit"),
             asyncio.create_task(_work(settings, shop, told), name="arq"),
         ]
         log.info("worker is ready", gateways=sorted(shop.gateways))
         await told.wait()
         log.info("worker stops")
-        await asyncio.wait(tasks[2:], timeout=DRAIN_S + 1)
+        await asyncio.wait(tasks[-1:], timeout=DRAIN_S + 1)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

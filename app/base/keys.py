@@ -27,9 +27,23 @@ KEYS = (
         "hold id -> its cart, while a checkout is between Redis and Postgres",
     ),
     Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
+    Key("{s:<seller>}sold", "hash", "60 s", "stock", "product id -> units sold since the moment in its field `epoch`"),
+    Key(
+        "{s:<seller>}doubt",
+        "hash",
+        "60 s",
+        "stock",
+        "product id whose counter may be too low -> from when (ms) it is counted anew",
+    ),
     Key("{limits}<policy>:<subject>", "string", "24 h", "limits", "what is missing from a bucket, and since when"),
     Key("{u:<user>}once:<key>", "hash", "24 h", "once", "one Idempotency-Key: who works on it, or its reply"),
     Key("{e:<provider>:<event>}", "string", "60 s", "inbox", "there, once Postgres holds this webhook's event"),
+    Key(
+        "{catalog}generation", "hash", "24 h", "catalog", "the moments (us) of the last change and of the one before it"
+    ),
+    Key("{catalog}search:<digest>", "hash", "300 s", "catalog", "an encoded page and its generation; empty pages 30 s"),
+    Key("{catalog}product:<id>", "hash", "30 s", "catalog", "an encoded product, 5 s; nothing: there is none"),
+    Key("{catalog}lease:<entry>", "string", "2 s", "catalog", "who loads this entry from Postgres now"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
     Key("{arq}queue:health-check", "string", "31 s", "queue", "arq's own sign of life"),
@@ -40,6 +54,7 @@ KEYS = (
 
 ARQ_QUEUE = "{arq}queue"
 ARQ_BELL = "{arq}bell"
+CATALOG_GENERATION = "{catalog}generation"
 
 
 def stock_free(seller_id: int) -> str:
@@ -52,6 +67,26 @@ def stock_held(seller_id: int) -> str:
 
 def stock_due(seller_id: int) -> str:
     return f"{{s:{seller_id}}}due"
+
+
+def stock_sold(seller_id: int) -> str:
+    return f"{{s:{seller_id}}}sold"
+
+
+def stock_doubt(seller_id: int) -> str:
+    return f"{{s:{seller_id}}}doubt"
+
+
+def catalog_search(digest: str) -> str:
+    return f"{{catalog}}search:{digest}"
+
+
+def catalog_product(product_id: int) -> str:
+    return f"{{catalog}}product:{product_id}"
+
+
+def catalog_lease(entry: str) -> str:
+    return f"{{catalog}}lease:{entry.removeprefix('{catalog}')}"
 
 
 def limit(policy: str, subject: str) -> str:

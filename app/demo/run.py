@@ -12,11 +12,9 @@ import httpx
 from app import settings as settings_floor
 from app.demo import buyer, environment
 from app.demo.processes import Child, Start, running
-from app.demo.seed import seed
+from app.demo.seed import fill
 from app.infra import embedded
 from app.infra.migrate import migrate
-from app.infra.secrets import Sealer
-from app.infra.sql import Postgres
 from app.settings import Settings
 
 START_S = 30.0  # patience with a process on a slow machine
@@ -77,11 +75,7 @@ def _sign(env: dict[str, str]) -> dict[str, str]:
 
 async def _prepare(settings: Settings) -> None:
     await migrate(settings.database_url)
-    pg = await Postgres.open(settings.database_url, pool_size=2, timeout_ms=settings.pg_timeout_ms)
-    try:
-        await seed(pg, Sealer(settings.goods_keys))
-    finally:
-        await pg.close()
+    await fill(settings)
 
 
 def _start_all(start: Start, env: dict[str, str]) -> None:

@@ -2,11 +2,17 @@
 
 import secrets
 
+import structlog
+
 from app.domain import catalog, goods, stock
 from app.domain.catalog import NewProduct
-from app.errors import Conflict
+from app.errors import Conflict, RedisDown
+from app.infra.pipe import Pipe
 from app.infra.secrets import Sealer
 from app.infra.sql import Postgres
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 ENOUGH = 5  # units that a counted product has again after every seeding
 
@@ -48,6 +54,25 @@ PRODUCTS = (
 E_BOOK = "https://books.example/the-quiet-queue/download?licence=demo"
 
 
+async def fill(settings: Settings) -> int:
+    """The demo's catalog is there, and a running shop shows it; how many products that are.
+
+    Raises: Conflict, as `seed`; PostgresDown.
+    """
+    pg = await Postgres.open(settings.database_url, pool_size=2, timeout_ms=settings.pg_timeout_ms)
+    redis = Pipe(settings.redis_url, timeout_ms=settings.redis_timeout_ms)
+    try:
+        shelf = await seed(pg, Sealer(settings.goods_keys))
+        try:
+            await catalog.bump(redis)
+        except RedisDown as error:
+            log.warning("old pages may be shown for some minutes", error=str(error))
+        return len(shelf)
+    finally:
+        await redis.aclose()
+        await pg.close()
+
+
 async def seed(pg: Postgres, sealer: Sealer) -> list[catalog.Product]:
     """The demo's catalog is there, and what it counts has at least `ENOUGH` units; returns the shelf.
 
@@ -78,7 +103,7 @@ async def _add_products(pg: Postgres, sealer: Sealer) -> None:
 
 
 async def _shelf(pg: Postgres) -> list[catalog.Product]:
-    return await catalog.page(pg, query="", category="", after=0, size=100)
+    return await catalog.page(pg, category="", after=0, size=100)
 
 
 def _key() -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.lease import Lease
-from app.infra.sql import Many, Opt, Postgres
+from app.infra.sql import Many, One, Opt, Postgres
 
 MAX_LINES = 20
 MAX_UNITS = 50  # of one order: every unit is a row
@@ -27,6 +27,12 @@ class Repeat(msgspec.Struct, frozen=True):
 
     order_id: UUID
     request_hash: bytes
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A buyer's unpaid orders, of those that are capped."""
+
+    orders: int
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -74,6 +80,7 @@ class Expired(msgspec.Struct, frozen=True):
 
 CREATE = Opt("orders/create_order", Created)
 FIND_REPEAT = Opt("orders/find_repeat", Repeat)
+COUNT_PENDING = One("orders/count_pending", Pending)
 GET = Opt("orders/get_order", Order)
 LINK = Opt("orders/link_order", Order)
 LIST = Many("orders/list_orders", Order)
@@ -95,15 +102,21 @@ class New(msgspec.Struct, frozen=True, kw_only=True):
     request_hash: bytes
     window_s: int
     provider: str
+    most_pending: int
 
 
 async def create(pg: Postgres, new: New) -> Created | None:
-    """The order exists with all its units, or nothing happened: units are short, or the key was used before."""
+    """The order exists with all its units, or nothing happened: units are short, the key was used before, no slot."""
     return await CREATE(pg, *msgspec.structs.astuple(new))
 
 
 async def find_repeat(pg: Postgres, user_id: int, idempotency_key: str) -> Repeat | None:
     return await FIND_REPEAT(pg, user_id, idempotency_key)
+
+
+async def pending(pg: Postgres, user_id: int, most_pending: int) -> int:
+    """How many unpaid orders count towards this user's cap."""
+    return (await COUNT_PENDING(pg, user_id, most_pending)).orders
 
 
 async def get(pg: Postgres, order_id: UUID, user_id: int) -> Order | None:

@@ -1,8 +1,8 @@
 """Checkout: a cart becomes an order whose goods nobody else can buy, and a link to pay for it.
 
 Redis holds the cart (crowds end here), Postgres claims the units and grants the order in one statement, the
-gateway makes the invoice outside any transaction, Postgres keeps the link. Dies before the claim: the hold
-lapses. Dies after it: a repeat with the same key goes on where this one stopped, or the order expires.
+gateway makes the invoice outside any transaction, Postgres keeps the link. Dies before the claim: a repeat with the
+same key shares the hold, or it lapses. Dies after it: a repeat goes on where this one stopped, or the order expires.
 """
 
 from datetime import timedelta
@@ -12,11 +12,22 @@ import msgspec
 import structlog
 
 from app.base import clock
-from app.base.ids import new_id
+from app.base.ids import derived_id, new_id
 from app.base.money import Money
 from app.base.together import Read, together
 from app.domain import orders, payments, stock
-from app.errors import Busy, InProgress, KeyReused, NotFound, OutOfStock, ProviderDown, RedisDown, TwoSellers
+from app.errors import (
+    Busy,
+    InProgress,
+    KeyReused,
+    NotFound,
+    OutOfStock,
+    Problem,
+    ProviderDown,
+    TooManyPending,
+    TwoSellers,
+)  # fmt: skip
+from app.flows import hold
 from app.gateways.base import Ask, Gateway
 from app.shop import Shop
 
@@ -46,8 +57,8 @@ class Placed(msgspec.Struct, frozen=True):
 async def place(shop: Shop, want: Want) -> Placed:
     """The cart is an order with a payment link.
 
-    Raises: NotFound, TwoSellers, OutOfStock, KeyReused, InProgress, Busy; ProviderDown when the order stands
-    without a link, which a repeat with the same key mends.
+    Raises: NotFound, TwoSellers, OutOfStock, TooManyPending, KeyReused, InProgress, Busy; ProviderDown when the order
+    stands without a link, which a repeat with the same key mends.
     """
     gateway = shop.gateways.get(want.provider)
     if gateway is None:
@@ -69,23 +80,60 @@ async def place(shop: Shop, want: Want) -> Placed:
 async def _try(shop: Shop, gateway: Gateway, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:
     """The order, new or an earlier one's; None when only the instant of another's claim was in the way."""
     order_id = new_id()
-    short = await _hold(shop, seller_id, order_id, counted) if counted else {}
-    created = None if short else await _claim(shop, want, seller_id, order_id)
-    if created is not None:
-        _, order = await together(
-            Read("end the hold", lambda: _end_hold(shop, seller_id, order_id, kept=True), None, when=bool(counted)),
-            Read("open the payment", lambda: _open(shop, gateway, order_id, created)),
-            parallel=shop.deps.settings.parallel,
-        )
-        return Placed(order or await _own(shop, order_id, want.user_id), repeated=False)
-    if counted and not short:
-        await _end_hold(shop, seller_id, order_id, kept=False)
+    held = await hold.take(shop, seller_id, _hold_id(want), counted)
+    created = None if held.short else await _claim(shop, want, seller_id, order_id)
+    if created is None:
+        return await _refused(shop, gateway, want, seller_id, held, counted)
+    _, order = await together(
+        Read("end the hold", lambda: hold.sold(shop, seller_id, held.id, counted), None, when=bool(counted)),
+        Read("open the payment", lambda: _open(shop, gateway, order_id, created)),
+        parallel=shop.deps.settings.parallel,
+    )
+    return Placed(order or await _own(shop, order_id, want.user_id), repeated=False)
+
+
+async def _refused(
+    shop: Shop, gateway: Gateway, want: Want, seller_id: int, held: hold.Hold, counted: list[stock.Units]
+) -> Placed | None:
+    """What it means that no order was made; None: nothing that another try may not mend."""
+    if held.ours:
+        await hold.give_back(shop, seller_id, held.id)
     repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
+    if repeat is None and held.short:
+        raise _out_of_stock(held.short)
+    if repeat is None and (refusal := await _refusal(shop, want)):
+        # Asked again after the count: units that our own earlier request has claimed meanwhile are not "sold out".
+        repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
+        if repeat is None:
+            if not held.ours:
+                await hold.give_back(shop, seller_id, held.id)  # no order stands behind it
+            if isinstance(refusal, OutOfStock) and (held.ours or held.shared):  # Redis had let it pass
+                await hold.forget(shop, seller_id, [line.product_id for line in counted])
+            raise refusal
     if repeat is not None:
+        if held.shared:  # by the request that made the order: dead before it could end the hold, as likely as not
+            await hold.sold(shop, seller_id, held.id, counted)
         return await _resume(shop, gateway, want, repeat)
-    if short := short or await _recount(shop, seller_id, want.cart):
-        raise _out_of_stock(short)
+    if held.shared:
+        raise InProgress("an earlier request with this key is still being worked on", retry_after_s=1)
     return None
+
+
+async def _refusal(shop: Shop, want: Want) -> Problem | None:
+    """Why Postgres refuses this cart, if it is more than the instant of another's claim."""
+    left = await stock.count(shop.deps.pg, [line.product_id for line in want.cart])
+    short = {line.product_id: n for line in want.cart if (n := left[line.product_id]) is not None and n < line.units}
+    if short:
+        return _out_of_stock(short)
+    most = shop.deps.settings.pending_orders
+    if await orders.pending(shop.deps.pg, want.user_id, most) >= most:
+        return TooManyPending(f"{most} of your orders are unpaid: pay one, or wait until one expires", limit=most)
+    return None
+
+
+def _hold_id(want: Want) -> UUID:
+    """The same for each repeat of a request."""
+    return derived_id(str(want.user_id).encode(), want.idempotency_key.encode(), want.request_hash)
 
 
 async def _place_cart(shop: Shop, cart: list[stock.Units]) -> tuple[int, list[stock.Units]]:
@@ -102,32 +150,6 @@ async def _place_cart(shop: Shop, cart: list[stock.Units]) -> tuple[int, list[st
     return seller_id, [line for line in cart if places[line.product_id].counted]
 
 
-async def _hold(shop: Shop, seller_id: int, hold_id: UUID, cart: list[stock.Units]) -> dict[int, int]:
-    """Units left of each line that does not fit; empty when the cart is held, or when Redis cannot say."""
-    redis, pg = shop.deps.redis, shop.deps.pg
-    try:
-        for _ in range(CLAIM_TRIES):
-            match await stock.reserve(redis, seller_id, hold_id, cart):
-                case stock.Held():
-                    return {}
-                case stock.Short(left=left):
-                    return dict(zip(left[::2], left[1::2], strict=True))
-                case stock.Cold(products=products):
-                    await stock.fill(redis, pg, seller_id, list(products))
-    except RedisDown as error:
-        # Redis only turns crowds away; the claim in Postgres decides with or without it (law 1).
-        log.warning("no hold, Postgres decides", seller_id=seller_id, error=str(error))
-    return {}
-
-
-async def _end_hold(shop: Shop, seller_id: int, hold_id: UUID, *, kept: bool) -> None:
-    """The hold is over: its units are claimed rows now (`kept`), or free again. What is lost here lapses by itself."""
-    try:
-        await (stock.commit if kept else stock.release)(shop.deps.redis, seller_id, hold_id)
-    except RedisDown as error:
-        log.warning("hold not ended, it lapses", seller_id=seller_id, hold_id=str(hold_id), error=str(error))
-
-
 async def _claim(shop: Shop, want: Want, seller_id: int, order_id: UUID) -> orders.Created | None:
     new = orders.New(
         order_id=order_id,
@@ -139,19 +161,9 @@ async def _claim(shop: Shop, want: Want, seller_id: int, order_id: UUID) -> orde
         request_hash=want.request_hash,
         window_s=shop.deps.settings.payment_window_s,
         provider=want.provider,
+        most_pending=shop.deps.settings.pending_orders,
     )
     return await orders.create(shop.deps.pg, new)
-
-
-async def _recount(shop: Shop, seller_id: int, cart: list[stock.Units]) -> dict[int, int]:
-    """What Postgres has of the lines that it refused; Redis, which had let them pass, counts them anew."""
-    ids = [line.product_id for line in cart]
-    try:
-        await stock.forget(shop.deps.redis, seller_id, ids)
-    except RedisDown as error:
-        log.warning("counters not corrected", seller_id=seller_id, error=str(error))
-    left = await stock.count(shop.deps.pg, ids)
-    return {line.product_id: n for line in cart if (n := left[line.product_id]) is not None and n < line.units}
 
 
 def _out_of_stock(short: dict[int, int]) -> OutOfStock:

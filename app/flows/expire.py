@@ -2,8 +2,8 @@
 
 import structlog
 
-from app.domain import orders, stock
-from app.errors import RedisDown
+from app.domain import orders
+from app.flows import hold
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -21,11 +21,7 @@ async def expire(shop: Shop) -> int:
             log.info("order expired", order_id=str(order.order_id))
             freed.setdefault(order.seller_id, set()).update(order.product_ids)
         for seller_id, product_ids in freed.items():
-            try:
-                await stock.forget(shop.deps.redis, seller_id, sorted(product_ids))
-            except RedisDown as error:
-                # The counters forget themselves soon; until then they refuse a little too much.
-                log.warning("counters not corrected", seller_id=seller_id, error=str(error))
+            await hold.forget(shop, seller_id, sorted(product_ids))
         closed += len(batch)
         if len(batch) < BATCH:
             return closed

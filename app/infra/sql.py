@@ -34,6 +34,9 @@ _DOWN = (
     asyncpg.TooManyConnectionsError,
 )
 
+# A unique key refused a row, and with it the whole statement: for callers to whom that is an expected outcome.
+AlreadyThere = asyncpg.UniqueViolationError
+
 
 class BadStatement(Exception):
     """A query file and the code that names its statement disagree."""

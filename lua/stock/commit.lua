@@ -1,17 +1,34 @@
 #!lua flags=
--- stock/commit: a hold has become claimed rows in Postgres; its units are not given back.
+-- stock/commit: an order has claimed its cart in Postgres; its units are sold here too, hold or no hold.
 --
 -- reply  committed                     -- the hold is over
--- reply  gone                          -- there was no such hold (any more)
--- cost   O(log holds), 2 commands
+-- reply  gone                          -- there was no such hold (any more): counted units were taken off now
+-- cost   O(lines + log holds), at most 6 commands + 4 per line
 -- slot   {s:<seller>}
 
-local held = KEYS[1]                    -- hash  carts of the live holds, by hold id
-local due  = KEYS[2]                    -- zset  hold ids by the moment (ms) at which they lapse
-local hold = ARGV[1]                    -- bytes hold id
+local free   = KEYS[1]                  -- hash  units free to sell, by product
+local held   = KEYS[2]                  -- hash  carts of the live holds, by hold id
+local due    = KEYS[3]                  -- zset  hold ids by the moment (ms) at which they lapse
+local doubt  = KEYS[4]                  -- hash  from when (ms) a product that may have more units is counted anew
+local sold   = KEYS[5]                  -- hash  units sold since `epoch`, by product
+local hold   = ARGV[1]                  -- bytes hold id
+local ttl_ms = tonumber(ARGV[2])        -- ms    life of the counters
+-- ARGV[3..] product, units, product, units, …; each product once, units > 0
 
 redis.call("ZREM", due, hold)
-if redis.call("HDEL", held, hold) == 1 then
-  return {"committed"}
+local found = redis.call("HDEL", held, hold) == 1
+local time = redis.call("TIME")
+redis.call("HSETNX", sold, "epoch", time[1] .. "." .. time[2])
+for i = 3, #ARGV, 2 do
+  redis.call("HINCRBY", sold, ARGV[i], ARGV[i + 1])
+  if not found and redis.call("HEXISTS", free, ARGV[i]) == 1 then
+    redis.call("HINCRBY", free, ARGV[i], -tonumber(ARGV[i + 1]))
+    redis.call("HSETNX", doubt, ARGV[i], 0)  -- a count since the claim has left them out already
+  end
 end
-return {"gone"}
+redis.call("PEXPIRE", sold, 2 * ttl_ms)
+if not found then
+  redis.call("PEXPIRE", doubt, 2 * ttl_ms)
+  return {"gone"}
+end
+return {"committed"}

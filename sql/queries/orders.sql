@@ -1,6 +1,7 @@
 -- name: create_order :opt Created
 -- One order with its claimed units, its audit line and its payment about to be opened, or nothing at all.
--- No row: not every line can be had, or this user has used this key before. Prices come from the view alone.
+-- No row: not every line can be had, or this user has used this key before, or has no slot for another unpaid order.
+-- Prices come from the view alone.
 -- $1 order_id        uuid
 -- $2 user_id         int8
 -- $3 seller_id       int8
@@ -10,8 +11,13 @@
 -- $7 request_hash    bytea     -- sha256
 -- $8 window_s        int4
 -- $9 provider        text
-WITH wanted AS (
-    SELECT w.product_id, w.quantity FROM unnest($4::bigint[], $5::int[]) AS w (product_id, quantity)
+-- $10 most_pending   int4      -- unpaid orders that one buyer may have
+WITH slots AS (
+    SELECT n FROM generate_series(1, $10::int) n
+     WHERE NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.status = 'pending' AND o.slot = n)
+     ORDER BY random() LIMIT 1),  -- by chance, so that orders of one buyer at the same time seldom want the same one
+wanted AS (
+    SELECT w.product_id, w.quantity FROM slots, unnest($4::bigint[], $5::int[]) AS w (product_id, quantity)
      WHERE NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.idempotency_key = $6)),
 claimed AS (
     SELECT c.id FROM wanted w CROSS JOIN LATERAL (
@@ -34,9 +40,9 @@ fits AS (
     HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.final_price_minor) > 0
        AND min(p.currency) = max(p.currency) AND min(p.seller_id) = $3 AND max(p.seller_id) = $3),
 made AS (
-    INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at)
-    SELECT $1, $2, $3, f.currency, f.total_minor, $6, $7, now() + $8::int * interval '1 second' FROM fits f
-    ON CONFLICT (user_id, idempotency_key) DO NOTHING
+    INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at, slot)
+    SELECT $1, $2, $3, f.currency, f.total_minor, $6, $7, now() + $8::int * interval '1 second', s.n FROM fits f, slots s
+    ON CONFLICT DO NOTHING  -- on the key, or on the slot
     RETURNING id, number, currency, total_minor, expires_at),
 held AS (
     UPDATE stock_items s SET state = 'held' FROM made m
@@ -57,6 +63,12 @@ SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at FRO
 -- $1 user_id         int8
 -- $2 idempotency_key text
 SELECT o.id AS order_id, o.request_hash FROM orders o WHERE o.user_id = $1 AND o.idempotency_key = $2;
+
+-- name: count_pending :one Pending
+-- How many of this user's unpaid orders have a slot.
+-- $1 user_id      int8
+-- $2 most_pending int4
+SELECT count(*)::int AS orders FROM orders o WHERE o.user_id = $1 AND o.status = 'pending' AND o.slot <= $2::int;
 
 -- name: get_order :opt Order
 -- One order of this user with its lines and its latest payment.

@@ -7,6 +7,10 @@ SELECT w.product_id, c.units
        SELECT CASE WHEN count(v.product_id) = count(v.stock_item_id) THEN count(v.product_id)::int END AS units
          FROM available_stock_with_discounts v WHERE v.product_id = w.product_id) c;
 
+-- name: list_sellers :many Seller
+-- Everybody who may have counters.
+SELECT s.id FROM sellers s ORDER BY s.id;
+
 -- name: add_units :one Added
 -- Units are on the shelf; a secret that this product already had is left out.
 -- $1 product_id   int8

@@ -20,6 +20,7 @@ import msgspec
 
 from app.base import clock, keys
 from app.domain import catalog, stock
+from app.domain.once import LEASE_MS
 from app.flows.checkout import OPENING_MARGIN_S
 from app.infra import embedded
 from app.infra.embedded import Servers
@@ -32,7 +33,7 @@ from app.sandbox.serve import running
 from app.sandbox.telegram import Telegram
 from bench.proxy import HOST, Upstream, listening, proxied
 from tests.conftest import check_keys
-from tests.e2e.traps import PATIENCE_S, Doors, Process, Trap, Zygote, until
+from tests.e2e.traps import AUDIT, PATIENCE_S, Doors, Process, Trap, Zygote, until
 from tests.world import BOT_TOKEN, SALT, Buyer, invoice_of, settings_for
 
 MINUTE_MS = 100  # the gateway's "minute": its ten calls take 4.5 s
@@ -97,7 +98,7 @@ class Stage:
                 "telegram_api_url": ("bot", await stack.enter_async_context(running(stage.telegram.app()))),
             }
             for name, command, doors in (
-                ("web", "web", entrance), ("worker", "worker", Doors()), ("second", "worker", Doors()),
+                ("web", "web", entrance), ("worker", "worker", Doors(AUDIT)), ("second", "worker", Doors(AUDIT)),
             ):  # fmt: skip
                 near: dict[str, str] = {}
                 for setting, (door, url) in urls.items():
@@ -194,9 +195,20 @@ class Stage:
                 return placed
             if answer.status_code != 503:
                 assert answer.json()["type"] == "/problems/in-progress", answer.text
-                await self.rows(LATER, OPENING_MARGIN_S - 1)
+                await self.later()
             await asyncio.sleep(0.2)
         raise AssertionError(f"no order after {PATIENCE_S:.0f} s:\n{self.log()}")
+
+    async def later(self) -> None:
+        """Whatever a dead request left behind has run out: its turn at the gateway, its Idempotency-Key."""
+        await self.rows(LATER, OPENING_MARGIN_S - 1)
+        entries = await self.redis.command("KEYS", "{u:*}once:*")
+        assert isinstance(entries, list)
+        for entry in entries:
+            left_ms = await self.redis.command("PTTL", entry)
+            assert isinstance(left_ms, int)
+            if left_ms <= LEASE_MS:
+                await self.redis.command("DEL", entry)
 
     async def flush(self) -> bool:
         """A deed: Redis forgets everything; the chunk goes on."""
@@ -265,7 +277,7 @@ class Stage:
         """Counted anew, Redis has what Postgres has. Raises: AssertionError."""
         await self.half_a_minute_later(run)
         assert await stock.count(self.pg, [run.product_id]) == {run.product_id: units}
-        await stock.fill(self.redis, self.pg, run.seller_id, [run.product_id])
+        await stock.recount(self.redis, self.pg, run.seller_id, [run.product_id])
         counted = await self.redis.command("HGET", keys.stock_free(run.seller_id), str(run.product_id))
         assert counted == str(units).encode()
 

@@ -28,9 +28,9 @@ def round_trips(*asked: str) -> set[str]:
 
 # What an undisturbed story consists of; more steps come with retries and with what both processes do meanwhile.
 CHECKOUT = round_trips(
-    "web: POST /api/orders", "postgres: place_products", "redis: stock/reserve", "postgres: count_units",
-    "redis: stock/fill", "postgres: create_order", "redis: stock/commit", "gateway: POST /v3/invoice/create/",
-    "postgres: link_order",
+    "web: POST /api/orders", "postgres: place_products", "redis: stock/reserve", "redis: stock/tally",
+    "postgres: count_units", "redis: stock/fill", "postgres: create_order", "redis: stock/commit",
+    "gateway: POST /v3/invoice/create/", "postgres: link_order",
 )  # fmt: skip
 WEBHOOK = round_trips("web: POST /api/webhook/payment/crystalpay", "postgres: store_event", "redis: queue/ring")
 JOB = {"answer of redis: the bell"} | round_trips(
@@ -195,6 +195,7 @@ async def test_units_of_an_order_that_nobody_paid_go_to_the_next_buyer(open_stag
 
         first, run.buyer, run.key = (run.buyer, run.key), await stage.buyer(), "next"
         placed = await stage.buy(run)
+        await stage.later()
         again = await first[0].order((run.product_id, UNITS), key=first[1])
         assert (again.json()["order"]["id"], again.json()["order"]["status"]) == (order_id, "expired")
         await stage.crystalpay.pay(invoice_of(placed))

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -31,6 +31,10 @@ SCRIPTS = {s.sha: s.name for noun in (inbox, queue, stock) for s in vars(noun).v
 BODY = "body"  # of a request whose head went before
 LISTENING = ("BLPOP", "BLMPOP")
 CLOCKS = ("due_jobs", "expire_orders", "ZRANGEBYSCORE", "PSETEX", *LISTENING)
+AUDIT = ("list_sellers", "stock/counted", "stock/tally", "count_units", "stock/fill")  # a clock in a worker
+REPLIES = {  # of the audit's scripts, which come over the same door as arq's own
+    b"$7\r\ncounted\r\n": "stock/counted", b"$7\r\ntallied\r\n": "stock/tally", b"$6\r\nfilled\r\n": "stock/fill",
+}  # fmt: skip
 
 Deed = Callable[[], Awaitable[bool]]  # False: the chunk that is passing is lost
 When = Callable[[str], bool]  # told the step that is passing
@@ -105,7 +109,8 @@ class Stall:
 class Doors:
     """The proxies of one process: which chunks are steps of a story, and which only the ticking of its clocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, clocks: Sequence[str] = ()) -> None:
+        self.clocks = {*CLOCKS, *clocks}
         self.trap: Trap | None = None
         self.listened = False  # the worker has asked for its bell
         self.last_s = monotonic()
@@ -120,7 +125,7 @@ class Doors:
     async def on_chunk(self, door: str, direction: Direction, data: bytes) -> bool:
         what = self._request(door, data) if direction == "up" else self._answer(door, data)
         self.listened |= what in LISTENING
-        if what in ("", BODY, *CLOCKS):
+        if what in ("", BODY) or what in self.clocks:
             return True
         self.last_s = monotonic()
         if self.trap is None:
@@ -137,7 +142,7 @@ class Doors:
         elif door == "redis":
             script, word = SHA.search(data), WORD.search(data)
             what = SCRIPTS.get(script[1].decode(), "?") if script else word[1].decode() if word else "?"
-        if what != BODY and not (door == "redis" and what in CLOCKS):
+        if what != BODY and not (door == "redis" and what in self.clocks):
             self.asked[door] = what
         return what
 
@@ -147,7 +152,8 @@ class Doors:
             return self.asked.get(door, "?")
         if data in (b"*-1\r\n", b"*0\r\n"):
             return ""  # nothing was rung, nothing is queued
-        return "the bell" if BELL in data else self.asked.get(door, "?")
+        audit = next((script for reply, script in REPLIES.items() if reply in data[:40]), "")
+        return "the bell" if BELL in data else audit or self.asked.get(door, "?")
 
 
 class Process:
@@ -183,8 +189,10 @@ class Process:
         return "\n".join(self.lines()[-20:])
 
 
-async def until(true: Callable[[], Awaitable[bool]], what: str, why_not: Callable[[], str]) -> None:
-    deadline_s = monotonic() + PATIENCE_S
+async def until(
+    true: Callable[[], Awaitable[bool]], what: str, why_not: Callable[[], str], within_s: float = PATIENCE_S
+) -> None:
+    deadline_s = monotonic() + within_s
     while not await true():
-        assert monotonic() < deadline_s, f"not after {PATIENCE_S:.0f} s: {what}\n{why_not()}"
+        assert monotonic() < deadline_s, f"not after {within_s:.0f} s: {what}\n{why_not()}"
         await asyncio.sleep(0.03)

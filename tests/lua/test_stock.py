@@ -10,13 +10,14 @@ import pytest
 from app.base import keys
 from app.base.ids import new_id
 from app.domain import stock
-from app.domain.stock import Cold, Committed, Filled, Forgotten, Gone, Held, Released, Short, Units
+from app.domain.stock import Cold, Committed, Filled, Gone, Held, Moved, Released, Shared, Short, Units
 from app.infra.lua import Redis
 from app.infra.pipe import Pipe
 from tests.lua.measure import check_life, commands_run, everything, stated
 
 SELLER = 7
 FREE, HELD, DUE = KEYS = [keys.stock_free(SELLER), keys.stock_held(SELLER), keys.stock_due(SELLER)]
+SOLD, DOUBT = keys.stock_sold(SELLER), keys.stock_doubt(SELLER)
 LOOK = 'return {redis.call("HGETALL", KEYS[1]), redis.call("HGETALL", KEYS[2]), redis.call("ZRANGE", KEYS[3], 0, -1)}'
 
 
@@ -39,15 +40,22 @@ async def look(store: Redis) -> State:
 
 async def shelve(store: Redis, *units: int) -> Filled:
     """Products 1, 2, 3 … are counted with so many units, as if Postgres had said so."""
-    return await fill(store, dict(enumerate(units, 1)))
+    filled = await fill(store, dict(enumerate(units, 1)))
+    assert isinstance(filled, Filled)
+    return filled
 
 
-async def fill(store: Redis, units: dict[int, int]) -> Filled:
-    args = [part for pair in units.items() for part in pair]
-    return await stock.FILL(store, keys=KEYS, args=[stock.COUNT_MS, *args])
+async def fill(store: Redis, units: dict[int, int], *, renew: bool = False) -> Filled | Moved:
+    """A count that nothing overtakes."""
+    tallied = await stock.tally(store, SELLER, list(units))
+    return await stock.fill(store, SELLER, tallied, {**units}, renew=renew)
 
 
-async def reserve(store: Redis, *cart: tuple[int, int], hold: UUID | None = None) -> Held | Short | Cold:
+async def commit(store: Redis, hold: UUID, *cart: tuple[int, int]) -> Committed | Gone:
+    return await stock.commit(store, SELLER, hold, [Units(product, units) for product, units in cart])
+
+
+async def reserve(store: Redis, *cart: tuple[int, int], hold: UUID | None = None) -> Held | Shared | Short | Cold:
     return await stock.reserve(store, SELLER, hold or new_id(), [Units(product, units) for product, units in cart])
 
 
@@ -114,8 +122,8 @@ async def test_a_repeat_of_the_same_hold_takes_nothing_more(store: Redis) -> Non
     await shelve(store, 1, 9)
     hold = await held_cart(store, (1, 1))
     before = await look(store)
-    assert await reserve(store, (1, 1), hold=hold) == Held()
-    assert await reserve(store, (2, 5), hold=hold) == Held()
+    assert await reserve(store, (1, 1), hold=hold) == Shared()
+    assert await reserve(store, (2, 5), hold=hold) == Shared()
     assert await look(store) == before
 
 
@@ -156,14 +164,6 @@ async def test_a_released_hold_may_be_taken_again(store: Redis) -> None:
     assert await look(store) == State({1: 1}, {str(hold): "1 1"}, {str(hold)})
 
 
-async def test_a_release_does_not_count_what_nobody_counts(store: Redis) -> None:
-    await shelve(store, 3, 4)
-    hold = await held_cart(store, (1, 2), (2, 1))
-    await stock.forget(store, SELLER, [1])
-    assert await stock.release(store, SELLER, hold) == Released(3)
-    assert await look(store) == State({2: 4}, {}, set())  # 1 would have been counted as two units of many
-
-
 async def test_a_release_after_the_counters_vanished(store: Redis) -> None:
     await shelve(store, 3)
     hold = await held_cart(store, (1, 2))
@@ -175,84 +175,38 @@ async def test_a_release_after_the_counters_vanished(store: Redis) -> None:
 async def test_a_commit_ends_the_hold_and_keeps_the_units(store: Redis) -> None:
     await shelve(store, 3)
     hold, other = await held_cart(store, (1, 1)), await held_cart(store, (1, 1))
-    assert await stock.commit(store, SELLER, hold) == Committed()
+    assert await commit(store, hold, (1, 1)) == Committed()
     after = await look(store)
     assert after == State({1: 1}, {str(other): "1 1"}, {str(other)})
-    assert await stock.commit(store, SELLER, hold) == Gone()
     assert await stock.release(store, SELLER, hold) == Gone()
     assert await look(store) == after
 
 
-async def test_a_released_hold_cannot_be_committed(store: Redis) -> None:
-    await shelve(store, 3)
-    hold = await held_cart(store, (1, 1))
-    await stock.release(store, SELLER, hold)
-    assert await stock.commit(store, SELLER, hold) == Gone()
+async def test_a_commit_whose_hold_is_gone_takes_its_units_off(store: Redis) -> None:
+    await shelve(store, 5, 5)
+    hold = await held_cart(store, (1, 2), (2, 1))
+    await stock.release(store, SELLER, hold)  # by its maker, while a repeat that shared it has claimed the units
+    assert await commit(store, hold, (1, 2), (2, 1)) == Gone()
+    assert await look(store) == State({1: 3, 2: 4}, {}, set())
+
+
+async def test_a_commit_does_not_count_what_nobody_counts(store: Redis) -> None:
+    await shelve(store, 5)
+    assert await commit(store, new_id(), (1, 2), (2, 2)) == Gone()
     assert await look(store) == State({1: 3}, {}, set())
 
 
-async def test_a_hold_that_never_was_is_gone(store: Redis) -> None:
-    assert await stock.release(store, SELLER, new_id()) == Gone()
-    assert await stock.commit(store, SELLER, new_id()) == Gone()
-    assert await look(store) == State({}, {}, set())
-
-
-# ---- fill and forget
-
-
-async def test_a_fill_counts_what_was_not_counted(store: Redis) -> None:
-    assert await fill(store, {1: 5, 2: 0}) == Filled(2)
-    assert await fill(store, {1: 9, 2: 9, 3: 1}) == Filled(1)
-    assert await fill(store, {}) == Filled(0)
-    assert (await look(store)).free == {1: 5, 2: 0, 3: 1}
-
-
-async def test_a_fill_leaves_out_what_is_held(store: Redis) -> None:
-    await shelve(store, 5, 5, 5)
-    await held_cart(store, (1, 2), (2, 5))
-    await held_cart(store, (1, 1))
-    await store.command("DEL", FREE)
-    assert await shelve(store, 5, 4, 5) == Filled(3)  # of product 2 Postgres has less by now than is held
-    assert (await look(store)).free == {1: 2, 2: 0, 3: 5}
-
-
-async def test_a_fill_drops_lapsed_holds(store: Redis) -> None:
-    await shelve(store, 5)
-    dead, alive = await held_cart(store, (1, 3)), await held_cart(store, (1, 1))
-    await lapse(store, dead)
-    await stock.forget(store, SELLER, [1])
-    assert await shelve(store, 5) == Filled(1)
-    assert await look(store) == State({1: 4}, {str(alive): "1 1"}, {str(alive)})
-    assert await stock.release(store, SELLER, dead) == Gone()
-    assert await stock.commit(store, SELLER, dead) == Gone()
-
-
-async def test_twenty_lines_are_filled_beside_a_hold_of_twenty(store: Redis) -> None:
-    await shelve(store, *[9] * 20)
-    await held_cart(store, *((product, 2) for product in range(1, 21)))
-    await store.command("DEL", FREE)
-    assert await shelve(store, *[9] * 20) == Filled(20)
-    assert (await look(store)).free == dict.fromkeys(range(1, 21), 7)
-
-
-async def test_what_is_forgotten_is_cold(store: Redis) -> None:
-    await shelve(store, 1, 2, 3)
-    assert await stock.forget(store, SELLER, [1, 3, 4]) == Forgotten(2)
-    assert await stock.forget(store, SELLER, [1]) == Forgotten(0)
-    assert await reserve(store, (1, 1), (2, 1), (3, 1)) == Cold((1, 3))
-
-
-async def test_every_key_may_vanish_between_two_calls(store: Redis) -> None:
-    await shelve(store, 3)
+async def test_what_is_held_for_a_dead_checkout_is_its_retrys_to_sell(store: Redis) -> None:
+    await shelve(store, 1)
     hold = await held_cart(store, (1, 1))
-    await store.command("FLUSHALL")
-    assert await stock.commit(store, SELLER, hold) == Gone()
-    assert await stock.release(store, SELLER, hold) == Gone()
-    assert await stock.forget(store, SELLER, [1]) == Forgotten(0)
-    assert await reserve(store, (1, 1), hold=hold) == Cold((1,))
+    assert await reserve(store, (1, 1), hold=hold) == Shared()
+    assert await commit(store, hold, (1, 1)) == Committed()
+    assert await look(store) == State({1: 0}, {}, set())
+
+
+async def test_a_release_of_a_hold_that_never_was_changes_nothing(store: Redis) -> None:
+    assert await stock.release(store, SELLER, new_id()) == Gone()
     assert await look(store) == State({}, {}, set())
-    assert await shelve(store, 2) == Filled(1)
-    assert await reserve(store, (1, 2), hold=hold) == Held()
 
 
 # ---- life
@@ -261,12 +215,38 @@ async def test_every_key_may_vanish_between_two_calls(store: Redis) -> None:
 async def test_every_key_lives_as_long_as_its_row_says(redis: Pipe) -> None:
     await shelve(redis, 5)
     await check_life(redis, FREE, "{s:<seller>}free")
+    await check_life(redis, SOLD, "{s:<seller>}sold")
     hold, other = await held_cart(redis, (1, 1)), await held_cart(redis, (1, 1))
     await check_life(redis, HELD, "{s:<seller>}held")
     await check_life(redis, DUE, "{s:<seller>}due")
+    await redis.command("DEL", SOLD)
     await stock.release(redis, SELLER, hold)
-    await stock.commit(redis, SELLER, other)
-    assert await redis.command("KEYS", "*") == [FREE.encode()]  # and `redis` finds that each of its keys expires
+    await commit(redis, other, (1, 1))
+    await check_life(redis, SOLD, "{s:<seller>}sold")
+    assert set(await names(redis)) == {FREE, SOLD}  # and `redis` finds that each of its keys expires
+
+
+async def test_what_a_doubt_is_written_by_gives_it_its_life(redis: Pipe) -> None:
+    async def by_a_commit() -> None:
+        await commit(redis, new_id(), (1, 1))
+
+    async def by_a_lapse() -> None:
+        await lapse(redis, await held_cart(redis, (1, 1)))
+        await stock.tally(redis, SELLER, [2])
+
+    async def by_a_fill() -> None:
+        await held_cart(redis, (1, 1))
+        await shelve(redis, 5)
+
+    for doubted in (by_a_commit, by_a_lapse, by_a_fill):
+        await shelve(redis, 5)
+        await redis.command("DEL", DOUBT)
+        await doubted()
+        await check_life(redis, DOUBT, "{s:<seller>}doubt")
+
+
+async def names(redis: Pipe) -> list[str]:
+    return [name.decode() for name in cast(list[bytes], await redis.command("KEYS", "*"))]
 
 
 async def test_a_hold_lapses_when_its_checkout_must_be_over(redis: Pipe) -> None:
@@ -278,19 +258,37 @@ async def test_a_hold_lapses_when_its_checkout_must_be_over(redis: Pipe) -> None
     assert now_ms + stock.HOLD_MS <= due_ms < now_ms + stock.HOLD_MS + 5000
 
 
-@pytest.mark.parametrize("again", ["a new product", "the same product", "no product"])
-async def test_only_the_first_fill_starts_the_clock(redis: Pipe, again: str) -> None:
+async def test_sharing_a_hold_does_not_keep_it_alive(store: Redis) -> None:
+    """A client that repeats for ever would keep units that it never orders."""
+    await shelve(store, 5)
+    await lapse(store, hold := await held_cart(store, (1, 1)))
+    assert await reserve(store, (1, 1), hold=hold) == Shared()
+    await shelve(store, 5)
+    assert await look(store) == State({1: 5}, {}, set())
+
+
+@pytest.mark.parametrize("again", [{2: 5}, {1: 5}], ids=["a new product", "the same product"])
+async def test_only_the_first_fill_starts_the_clock(redis: Pipe, again: dict[int, int]) -> None:
     await shelve(redis, 5)
     await redis.command("PEXPIRE", FREE, 2000)
-    await fill(redis, {"a new product": {2: 5}, "the same product": {1: 5}, "no product": {}}[again])
+    await fill(redis, again)
     left_ms = cast(int, await redis.command("PTTL", FREE))
     assert 0 < left_ms <= 2000
+
+
+async def test_a_fill_that_ends_an_audit_starts_the_clock_anew(redis: Pipe) -> None:
+    await fill(redis, {1: 5}, renew=True)
+    await check_life(redis, FREE, "{s:<seller>}free")
+    await redis.command("PEXPIRE", FREE, 2000)
+    await fill(redis, {1: 5}, renew=True)
+    await check_life(redis, FREE, "{s:<seller>}free")
 
 
 async def test_buying_does_not_keep_the_counters_alive(redis: Pipe) -> None:
     await shelve(redis, 5)
     await redis.command("PEXPIRE", FREE, 2000)
     await stock.release(redis, SELLER, await held_cart(redis, (1, 1)))
+    await commit(redis, await held_cart(redis, (1, 1)), (1, 1))
     assert 0 < cast(int, await redis.command("PTTL", FREE)) <= 2000
 
 
@@ -313,6 +311,8 @@ async def test_reserve_costs_what_it_states(redis: Pipe, lines: int) -> None:
     assert await commands_run(redis, reserve(redis, *cart, hold=hold)) == cost.most(lines=lines)
     assert await commands_run(redis, reserve(redis, *cart, hold=hold)) < cost.most(lines=lines)  # a repeat
     assert await commands_run(redis, reserve(redis, *cart)) < cost.most(lines=lines)  # short
+    await shelve(redis, *[1] * lines)  # beside the hold: in doubt
+    assert await commands_run(redis, reserve(redis, *cart)) < cost.most(lines=lines)
 
 
 @pytest.mark.parametrize("lines", [1, 20])
@@ -324,28 +324,10 @@ async def test_release_costs_what_it_states(redis: Pipe, lines: int) -> None:
     assert await commands_run(redis, stock.release(redis, SELLER, hold)) < cost.most(lines=lines)
 
 
-async def test_commit_costs_what_it_states(redis: Pipe) -> None:
-    await shelve(redis, 1)
-    hold = await held_cart(redis, (1, 1))
-    assert stated(stock.COMMIT).exact
-    assert await commands_run(redis, stock.commit(redis, SELLER, hold)) == stated(stock.COMMIT).most()
-    assert await commands_run(redis, stock.commit(redis, SELLER, hold)) == stated(stock.COMMIT).most()
-
-
-@pytest.mark.parametrize(("lines", "lapsed"), [(1, 0), (20, 0), (1, 3), (20, 10)])
-async def test_fill_costs_what_it_states(redis: Pipe, lines: int, lapsed: int) -> None:
-    await shelve(redis, *[lapsed + 1] * lines)
-    for _ in range(lapsed):
-        await lapse(redis, await held_cart(redis, (1, 1)))
-    await held_cart(redis, (1, 1))
-    await redis.command("DEL", FREE)
-    ran = await commands_run(redis, shelve(redis, *[5] * lines))
-    assert ran == stated(stock.FILL).most(lines=lines, lapsed=lapsed)
-
-
-@pytest.mark.parametrize("products", [1, 50])
-async def test_forget_costs_what_it_states(redis: Pipe, products: int) -> None:
-    await shelve(redis, *[1] * products)
-    assert stated(stock.FORGET).exact
-    ran = await commands_run(redis, stock.forget(redis, SELLER, list(range(1, products + 1))))
-    assert ran == stated(stock.FORGET).most()
+@pytest.mark.parametrize("lines", [1, 20])
+async def test_commit_costs_what_it_states(redis: Pipe, lines: int) -> None:
+    await shelve(redis, *[1] * lines)
+    cost, cart = stated(stock.COMMIT), [(product, 1) for product in range(1, lines + 1)]
+    hold = await held_cart(redis, *cart)
+    assert await commands_run(redis, commit(redis, hold, *cart)) < cost.most(lines=lines)
+    assert await commands_run(redis, commit(redis, hold, *cart)) == cost.most(lines=lines)  # it is gone

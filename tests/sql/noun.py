@@ -7,6 +7,9 @@ from typing import Any
 from app import domain
 from app.infra.sql import ROOT, Query, Statement, queries
 
+# What the servers of the tests cannot prepare, and what they lack for it.
+NEEDS = {"catalog/resembling_products": "pg_trgm, which the embedded Postgres does not have"}
+
 
 def statements() -> list[tuple[str, Statement[Any]]]:
     """Each statement constant of the nouns with the noun whose module holds it."""

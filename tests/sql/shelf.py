@@ -83,6 +83,7 @@ class Shelf:
             request_hash=hashlib.sha256(repr(lines).encode()).digest(),
             window_s=900,
             provider="crystalpay",
+            most_pending=100,
         )
         return msgspec.structs.replace(new, **changes)
 

@@ -189,6 +189,51 @@ async def test_a_key_is_its_users_own(shelf: Shelf) -> None:
     assert await orders.get(shelf.pg, repeat.order_id, bob.id) is None
 
 
+# ---- unpaid orders
+
+
+async def test_a_buyer_has_only_so_many_slots(shelf: Shelf) -> None:
+    made = await shelf.product(kind="made", lead_time_h=1)
+    for _ in range(3):
+        assert await shelf.buy((made, 1), most_pending=3) is not None
+    assert await shelf.buy((made, 1), most_pending=3) is None
+    assert sorted(await shelf.rows("SELECT slot FROM orders")) == [(1,), (2,), (3,)]
+    assert await orders.pending(shelf.pg, shelf.user_id, 3) == 3
+    bob = await customers.enter(shelf.pg, telegram_id=7, name="Bob", username=None, language="en", is_admin=False)
+    assert await orders.pending(shelf.pg, bob.id, 3) == 0
+    assert await shelf.buy((made, 1), most_pending=3, user_id=bob.id) is not None
+    assert await shelf.buy((made, 1), most_pending=4) is not None  # a setting that grew
+
+
+@pytest.mark.parametrize("became", ["paid", "expired", "cancelled"])
+async def test_an_order_that_is_no_longer_unpaid_leaves_its_slot(shelf: Shelf, became: str) -> None:
+    made = await shelf.product(kind="made", lead_time_h=1)
+    for _ in range(3):
+        assert await shelf.buy((made, 1), most_pending=1) is not None
+        assert await shelf.buy((made, 1), most_pending=1) is None
+        await shelf.pg.fetch("UPDATE orders SET status = $1", (became,))
+        assert await orders.pending(shelf.pg, shelf.user_id, 1) == 0
+
+
+async def test_a_buyer_who_orders_a_hundred_times_at_once_gets_no_more(shelf: Shelf) -> None:
+    product = await shelf.product()
+    await shelf.units(product, 30)
+    made = await asyncio.gather(*(shelf.buy((product, 1), most_pending=5) for _ in range(100)))
+    while last := await shelf.buy((product, 1), most_pending=5):  # a crowd may get fewer: two took the same slot
+        made.append(last)
+    assert len([one for one in made if one]) == await orders_made(shelf) == 5
+    assert await shelf.rows(STATES) == [("available", 25), ("held", 5)]
+
+
+async def test_orders_from_before_there_were_slots_have_none(shelf: Shelf) -> None:
+    made = await shelf.product(kind="made", lead_time_h=1)
+    for _ in range(2):
+        assert await shelf.buy((made, 1)) is not None
+    await shelf.pg.fetch("UPDATE orders SET slot = NULL", ())
+    assert await orders.pending(shelf.pg, shelf.user_id, 1) == 0
+    assert await shelf.buy((made, 1), most_pending=1) is not None
+
+
 # ---- expire
 
 

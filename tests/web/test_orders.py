@@ -247,7 +247,6 @@ async def test_repeats_at_once_make_one_order(shared: World) -> None:
 
 
 @in_module
-@pytest.mark.xfail(strict=True, reason="the first one's hold makes its own repeat short until its claim is committed")
 async def test_a_repeat_for_the_last_unit_is_in_progress_and_not_out_of_stock(shared: World) -> None:
     seller = await catalog.add_seller(shared.pg, "Last one")
     product, ann = await shared.product("LAST", seller_id=seller), await someone(shared)
@@ -309,6 +308,17 @@ async def test_an_invoice_whose_link_was_lost_still_pays_its_order(shared: World
     await shared.crystalpay.pay(invoice)
     await shared.drain()
     assert (await ann.status(order), await ann.goods(order)) == ("delivered", ["A"])
+
+
+@in_module
+async def test_who_pays_for_nothing_may_order_no_more(shared: World) -> None:
+    product, ann = await shared.product(*"ABCDEFG"), await someone(shared)
+    placed = [(await ann.order((product, 1))).json() for _ in range(5)]
+    told = problem(await ann.order((product, 1)), errors.TooManyPending)
+    assert told["limit"] == 5
+    await shared.crystalpay.pay(invoice_of(placed[0]))
+    await shared.drain()
+    assert (await ann.order((product, 1))).status_code == 201
 
 
 # Whose they are, and what becomes of them.
