@@ -131,11 +131,25 @@ export const api = {
     return asAnyone(`/api/catalog?${asked}`, signal);
   },
   product: (id, signal) => asAnyone(`/api/products/${encodeURIComponent(id)}`, signal),
+  reviews(id, { cursor, limit }, signal) {
+    const asked = new URLSearchParams({ limit });
+    if (cursor) asked.set("cursor", cursor);
+    return asAnyone(`/api/products/${encodeURIComponent(id)}/reviews?${asked}`, signal);
+  },
+  review: (id, body) => asBuyer("PUT", `/api/products/${encodeURIComponent(id)}/review`, { body: JSON.stringify(body) }),
   createOrder: (body, key) => asBuyer("POST", "/api/orders", { body, key }),
   orders: (signal) => asBuyer("GET", "/api/orders", { signal }),
   order: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}`, { signal }),
   goods: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}/goods`, { signal }),
 };
+
+// Milliseconds until the same call is worth repeating by itself; null: say it to the buyer.
+export function pauseBefore({ status, type, retryAfterS }, call) {
+  if (type === "/problems/in-progress") return Math.min((retryAfterS ?? 1) * 1_000, 10_000);
+  if (status === 503 && call < 3) return Math.min((retryAfterS ?? call) * 1_000, 5_000);
+  if (status === 429 && retryAfterS && retryAfterS <= 5) return retryAfterS * 1_000;
+  return null;
+}
 
 export function wait(ms, signal) {
   return new Promise((resolve) => {

@@ -10,10 +10,12 @@ import { catalog } from "./view-catalog.js";
 import { order } from "./view-order.js";
 import { orders } from "./view-orders.js";
 import { product } from "./view-product.js";
+import { rate } from "./view-rate.js";
 
 const ROUTES = [
   { path: /^\/$/, view: catalog, tab: "shop", title: "catalog" },
   { path: /^\/p\/(\d{1,18})$/, view: product, tab: "shop", deep: true, title: "catalog" },
+  { path: /^\/p\/(\d{1,18})\/rate$/, view: rate, tab: "shop", deep: true, title: "rateIt" },
   { path: /^\/cart$/, view: basket, tab: "cart", deep: true, title: "cart" },
   { path: /^\/orders$/, view: orders, tab: "orders", deep: true, title: "orders" },
   { path: /^\/o\/([\w-]{1,64})$/, view: order, tab: "orders", deep: true, title: "orders" },
@@ -60,6 +62,7 @@ async function show(first = false) {
   const context = {
     root: main, signal, params: path.match(route.path).slice(1), state: history.state, returning, go, name,
     rerun: () => show(),
+    back: (path) => (depth > 0 ? history.back() : go(path)),
   };
   const done = route.view(context);
   if (first !== true && !done?.focused) focusHead();
@@ -74,7 +77,7 @@ function name(text, focus = false) {
 
 // After a step, screen readers start at the new page's heading; nothing is taken from a field that is in use.
 function focusHead() {
-  if (main.contains(document.activeElement) && document.activeElement.matches("input")) return;
+  if (main.contains(document.activeElement) && document.activeElement.matches("input, textarea")) return;
   (main.querySelector("h1") ?? main).focus({ preventScroll: true });
 }
 

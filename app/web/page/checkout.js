@@ -2,7 +2,7 @@
 // The Idempotency-Key belongs to one attempt at one cart: it is stored before the first call, every repeat carries it,
 // and only a final answer lets it go. A changed cart is another attempt and gets another key.
 
-import { Problem, api, wait } from "./api.js";
+import { Problem, api, pauseBefore, wait } from "./api.js";
 import { session } from "./store.js";
 
 const PROVIDER = document.querySelector('meta[name="torg-provider"]')?.content || "crystalpay";
@@ -39,14 +39,6 @@ export async function buy(group, onWait) {
 function isFinal({ status, type }) {
   if (status === 409) return type !== "/problems/in-progress";
   return FINAL.has(status);
-}
-
-// Milliseconds until the same call is worth repeating by itself; null: say it to the buyer.
-function pauseBefore({ status, type, retryAfterS }, call) {
-  if (type === "/problems/in-progress") return Math.min((retryAfterS ?? 1) * 1_000, 10_000);
-  if (status === 503 && call < 3) return Math.min((retryAfterS ?? call) * 1_000, 5_000);
-  if (status === 429 && retryAfterS && retryAfterS <= 5) return retryAfterS * 1_000;
-  return null;
 }
 
 // randomUUID exists only on https and localhost; a shop tried out over plain http on a LAN has getRandomValues.

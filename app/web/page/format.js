@@ -39,6 +39,12 @@ export function when(iso) {
   return new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" }).format(date);
 }
 
+export function day(iso) {
+  const date = new Date(iso);
+  if (Number.isNaN(date.getTime())) return "";
+  return new Intl.DateTimeFormat(lang, { dateStyle: "medium" }).format(date);
+}
+
 export function clock(iso) {
   return new Intl.DateTimeFormat(lang, { timeStyle: "short" }).format(new Date(iso));
 }
@@ -50,6 +56,11 @@ export function hours(count) {
 
 export function percent(value) {
   return new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: 0 }).format(value / 100);
+}
+
+// 4 -> "4.0"
+export function tenths(value) {
+  return new Intl.NumberFormat(lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(value);
 }
 
 // 605 -> "10:05"

@@ -3,7 +3,7 @@
 import { api, wait } from "./api.js";
 import { cart } from "./cart.js";
 import { h, hidden, icon, toast } from "./dom.js";
-import { money, moneyParts, percent } from "./format.js";
+import { money, moneyParts, percent, tenths } from "./format.js";
 import { t } from "./i18n.js";
 import { tap } from "./telegram.js";
 
@@ -43,6 +43,20 @@ export function stockNote(product) {
   if (product.left === 0) return h("span", { class: "stock out" }, t("soldOut"));
   if (product.left == null) return null;
   return h("span", { class: product.left <= 5 ? "stock low" : "stock" }, t("left", { n: product.left }));
+}
+
+// "★ 4.8 (12)", or nothing while nobody has rated.
+export function rating({ rating: average, ratings: n }, look = "") {
+  if (!n || average == null) return null;
+  return h("p", { class: `rating ${look}` }, icon("star"),
+    h("span", { "aria-hidden": "true" }, h("strong", {}, tenths(average)), look ? ` · ${t("ratings", { n })}` : ` (${n})`),
+    hidden(t("rated", { rating: tenths(average), n })));
+}
+
+// One review's ★★★★☆.
+export function stars(count) {
+  return h("span", { class: "stars" }, hidden(t("starsOf", { n: count })),
+    [1, 2, 3, 4, 5].map((at) => h("span", { class: at <= count ? "star on" : "star", "aria-hidden": "true" }, icon("star"))));
 }
 
 export function addToCart(product) {
@@ -88,23 +102,26 @@ export function button(text, onclick, look = "") {
 
 // Errors
 
+// type -> our head, our hint; "all": they say all that the server's `detail` does.
 const HEADS = {
   "/page/unreachable": ["unreachable", "unreachableHint"],
   "/page/no-telegram": ["noTelegram", ""],
   "/page/session-ended": ["ended", ""],
   "/problems/out-of-stock": ["outOfStock"],
   "/problems/two-sellers": ["twoSellers"],
+  "/problems/too-many-pending": ["tooManyPending", "tooManyPendingHint", "all"],
+  "/problems/too-many-requests": ["tooFast", "tooFastHint", "all"],
   "/problems/provider-down": ["providerDown", "providerHint"],
   "/problems/busy": ["busy", "failedLook"],
   "/problems/in-progress": ["inProgress", "inProgressHint"],
 };
 
-// Our words for what we know, the server's own `detail` beside them.
+// Our words for what we know, the server's own `detail` beside them where it adds something.
 export function explain(error, fallback = "failedLook") {
-  const [head, hint] = HEADS[error.type] ?? [];
+  const [head, hint, all] = HEADS[error.type] ?? [];
   return {
     head: head ? t(head) : error.title || t("failed"),
-    text: [hint && t(hint), error.detail].filter(Boolean).join(" ") || (head ? "" : t(fallback)),
+    text: [hint && t(hint, { n: error.retryAfterS ?? 10 }), !all && error.detail].filter(Boolean).join(" ") || (head ? "" : t(fallback)),
   };
 }
 

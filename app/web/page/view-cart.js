@@ -45,7 +45,8 @@ export async function basket({ root, signal, go }) {
         h("ul", { class: "lines" }, group.lines.map((item) => row(item, busy != null)))),
       h("div", { class: "panel summary" },
         h("p", { class: "total" }, h("span", {}, t("total")), amount(group.total_minor, group.currency)),
-        said && warning(said.head, said.text),
+        said && warning(said.head, said.text,
+          problem.type === "/problems/too-many-pending" && linkButton("#/orders", t("toOrders"), "quiet")),
         h("button", {
           type: "button", class: "button main wide", disabled: !initData || busy != null, "aria-busy": String(mine),
           onclick: () => checkout(group),

@@ -4,12 +4,18 @@ import { api, wait } from "./api.js";
 import { cart } from "./cart.js";
 import { h, icon, put } from "./dom.js";
 import { t } from "./i18n.js";
-import { addToCart, blank, button, cover, explain, failure, kindBadge, loading, price, skeleton, stockNote, title, warning } from "./parts.js";
+import { addToCart, blank, button, cover, explain, failure, kindBadge, loading, price, rating, skeleton, stockNote, title, warning } from "./parts.js";
 
 const DEBOUNCE_MS = 300;
 const FRESH_MS = 60_000;
 
 const seen = { query: "", category: "", products: [], categories: [], cursor: null, at: 0, scroll: 0, last: null };
+
+// What the buyer has just rated is right on the kept shelf too.
+addEventListener("torg:rated", ({ detail }) => {
+  const rated = seen.products.find((product) => product.id === detail.id);
+  if (rated) Object.assign(rated, detail);
+});
 
 export function catalog({ root, signal, returning }) {
   let asking = new AbortController();
@@ -156,6 +162,7 @@ function card(product) {
     cover(product),
     h("div", { class: "card-text" },
       h("h2", {}, link),
+      rating(product),
       h("p", { class: "tags" }, kindBadge(product.kind), " ", stockNote(product)),
       h("div", { class: "card-foot" }, price(product), add)));
 }

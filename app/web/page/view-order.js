@@ -6,6 +6,7 @@ import { clock, countdown, money, when } from "./format.js";
 import { spelled, statusName, statusSaid, t } from "./i18n.js";
 import { amount, backLink, blank, button, explain, failure, kindBadge, linkButton, loading, skeleton, title, waitAwake, warning } from "./parts.js";
 import { openPayment, tap, webAddress } from "./telegram.js";
+import { rateLink } from "./view-rate.js";
 
 const FIRST_MS = 1_000;
 const QUICK_MS = 5_000; // while paying or delivering
@@ -15,6 +16,7 @@ const WAITING = new Set(["pending", "payment_pending"]);
 const ENDED = new Set(["delivered", "completed", "cancelled", "refunded", "partially_refunded"]);
 const FAILED = new Set(["cancelled", "expired", "refunded", "partially_refunded", "issue_reported"]);
 const NO_GOODS = new Set(["pending", "payment_pending", "cancelled", "expired"]);
+const RATED = new Set(["delivered", "completed"]);
 const OWES_GOODS = new Set(["preorder", "partially_delivered", "delivered", "shipped", "completed"]); // no answer is a fault
 
 export function tone(status) {
@@ -90,7 +92,7 @@ function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved
         problem && warning(problem.head, problem.text, button(t("retry"), rerun, "quiet")),
         goods.length > 0 && h("section", { class: "panel goods" }, h("h2", {}, t("goods")), h("ul", {}, goods.map((item, at) => good(item, at, goods.length)))),
         owed.length > 0 && h("section", { class: "panel" }, h("h2", {}, t("owed")), h("ul", { class: "owed" }, owed.map(debt)))),
-      contents(o)));
+      contents(o, goods)));
   if (focused) root.querySelector("h1").focus({ preventScroll: true });
 }
 
@@ -160,11 +162,14 @@ function debt(item) {
       h("p", { class: "hint" }, item.due_at ? t("due", { time: when(item.due_at) }) : t("dueUnknown"))));
 }
 
-function contents(o) {
+function contents(o, goods) {
+  const here = new Set(FAILED.has(spelled(o.status)) ? [] : goods.map((item) => item.product_id));
+  const rated = (line) => RATED.has(o.status) || here.has(line.product_id);
   return h("section", { class: "panel contents" },
     h("h2", {}, t("contents")),
     h("ul", { class: "plain-lines" }, o.lines.map((line) => h("li", {},
-      h("span", {}, line.title, line.quantity > 1 && h("span", { class: "times" }, ` × ${line.quantity}`)),
+      h("div", {}, line.title, line.quantity > 1 && h("span", { class: "times" }, ` × ${line.quantity}`),
+        rated(line) && rateLink({ id: line.product_id, title: line.title }, "rate-line")),
       amount(line.total_minor, o.currency)))),
     h("p", { class: "total" }, h("span", {}, t("total")), amount(o.total_minor, o.currency)),
     h("p", { class: "hint" }, t("placedAt", { time: when(o.created_at) })),

@@ -1,11 +1,12 @@
-// One product: what it is, how it arrives, and the way into the cart.
+// One product: what it is, how it arrives, what buyers say, and the way into the cart.
 
 import { api } from "./api.js";
 import { cart } from "./cart.js";
 import { h, icon, put } from "./dom.js";
 import { hours } from "./format.js";
 import { t } from "./i18n.js";
-import { addToCart, backLink, blank, button, cover, failure, kindBadge, linkButton, loading, price, skeleton, stepper, stockNote, title } from "./parts.js";
+import { addToCart, backLink, blank, button, cover, failure, kindBadge, linkButton, loading, price, rating, skeleton, stepper, stockNote, title } from "./parts.js";
+import { reviews } from "./reviews.js";
 
 export async function product({ root, signal, params: [id], rerun }) {
   put(root, backLink("#/", t("catalog")),
@@ -22,15 +23,22 @@ export async function product({ root, signal, params: [id], rerun }) {
     return;
   }
   const buy = h("div", { class: "buybar" });
+  const head = h("div", { class: "product-head" },
+    h("p", { class: "tags" }, kindBadge(item.kind), item.category && h("span", { class: "badge plain" }, item.category)),
+    title(item.title), rating(item, "large"));
+  // The product's answer may be some seconds old, the reviews' is not.
+  const rerate = (counted) => {
+    head.querySelector(".rating")?.remove();
+    head.append(...[rating(counted, "large")].filter(Boolean));
+  };
   put(root, backLink("#/", t("catalog")), h("article", { class: "product" },
     cover(item, "big"),
     h("div", { class: "product-text" },
-      h("div", { class: "product-head" },
-        h("p", { class: "tags" }, kindBadge(item.kind), item.category && h("span", { class: "badge plain" }, item.category)),
-        title(item.title)),
+      head,
       buy,
       facts(item),
-      item.description && h("section", {}, h("h2", {}, t("about")), h("p", { class: "prose" }, item.description)))));
+      item.description && h("section", {}, h("h2", {}, t("about")), h("p", { class: "prose" }, item.description)),
+      reviews(item, signal, rerate))));
   drawBuy(buy, item);
   addEventListener("torg:cart", () => drawBuy(buy, item), { signal });
   return { title: item.title };
