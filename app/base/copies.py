@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -14,6 +14,8 @@ class Got(msgspec.Struct, frozen=True):
     body: bytes
     born_s: float
 
+
+MOST_FLIGHTS = 3  # of one key at a time
 
 Fetch = Callable[[], Awaitable[Got]]
 
@@ -30,7 +32,8 @@ class Copies:
         self.age_s, self.most, self.most_bytes, self.clock = age_s, most, most_bytes, clock
         self._kept: OrderedDict[str, Got] = OrderedDict()  # the least recently used first
         self._bytes = 0
-        self._flights: dict[str, tuple[asyncio.Task[bytes], float]] = {}
+        self._flights: dict[str, tuple[asyncio.Task[bytes], float]] = {}  # the youngest of each key
+        self._in_the_air: Counter[str] = Counter()
         self._forgotten_s = float("-inf")
 
     def get(self, key: str) -> bytes | None:
@@ -52,9 +55,11 @@ class Copies:
         body = self.get(key)
         if body is not None:
             return body
-        # A fetch that began too long ago may have read before a change that this caller must see.
+        # A fetch that began too long ago may have read before a change that this caller must see. When fetches take so
+        # long that several are under way, one more would only make all of them slower.
         flight = self._flights.get(key)
-        if flight is None or not self._fresh(flight[1]):
+        if flight is None or (not self._fresh(flight[1]) and self._in_the_air[key] < MOST_FLIGHTS):
+            self._in_the_air[key] += 1
             flight = asyncio.create_task(self._fly(key, fetch)), self.clock()
             self._flights[key] = flight
             flight[0].add_done_callback(lambda task: self._landed(key, task))
@@ -74,6 +79,9 @@ class Copies:
     def _landed(self, key: str, task: asyncio.Task[bytes]) -> None:
         if not task.cancelled():
             task.exception()  # heard, also when every caller has gone
+        self._in_the_air[key] -= 1
+        if not self._in_the_air[key]:
+            del self._in_the_air[key]
         flight = self._flights.get(key)
         if flight and flight[0] is task:
             del self._flights[key]

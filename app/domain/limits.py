@@ -62,7 +62,9 @@ class Policy(msgspec.Struct, frozen=True):
 
 # THE table. A handler names its policies; TORG_LIMITS changes their figures.
 TABLE = (
-    Policy("address", 1200, 1200, 60, Who.ADDRESS, Without.OPEN),  # everything one address asks; many share one
+    Policy(
+        "address", 1200, 1200, 60, Who.ADDRESS, Without.OPEN
+    ),  # what signs in, costs money or is staff's; many share one address
     Policy("search", 100, 100, 60, Who.CALLER, Without.OPEN),  # REQUIREMENTS F5
     Policy("browse", 300, 300, 60, Who.CALLER, Without.OPEN),  # one product, its reviews, one's own orders
     Policy("session", 60, 60, 60, Who.ADDRESS, Without.CLOSED),
@@ -209,7 +211,9 @@ async def weigh(redis: Redis, own: Buckets, charges: Sequence[Charge]) -> Admitt
 
 
 def bucket(charge: Charge) -> str:
-    return keys.limit(charge.policy.name, charge.subject)
+    """Its name. What a part is depends on the period, so a policy with other figures has other buckets."""
+    policy = charge.policy
+    return keys.limit(f"{policy.name}-{policy.refill}-{policy.period_s}", charge.subject)
 
 
 def _refused(charges: Sequence[Charge], missing: Sequence[int]) -> Refused:
@@ -225,5 +229,6 @@ def _figures(charges: Sequence[Charge], missing: Sequence[int]) -> tuple[int, ..
     found: list[int] = []
     for charge, parts in zip(charges, missing, strict=True):
         policy = charge.policy
-        found += ((policy.burst * policy.token - parts) // policy.token, -(-parts // policy.refill))
+        left = max(0, policy.burst * policy.token - parts) // policy.token  # a burst that was cut may leave debts
+        found += (left, -(-parts // policy.refill))
     return tuple(found)

@@ -26,7 +26,6 @@ log = structlog.get_logger(__name__)
 MAX_PAGE = 100
 START = "0"
 CURSOR = re.compile(r"(?:(\d{1,7})-)?(\d{1,18})", re.ASCII)  # of a search: rank and id; else an id
-WAIT_S = 1.25 * catalog.LEASE_MS / 1000  # a dead loader's lease ends within it, and somebody has loaded anew
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.01, 0.05
 
 
@@ -62,7 +61,9 @@ async def browse(shop: Shop, ask: Ask, show: Callable[[Page], bytes]) -> bytes:
         page = await _page(shop, words, ask, after)
         if page.categories is None:
             return Loaded(show(page), 0)
-        return Loaded(show(page), catalog.PAGE_MS if page.products else catalog.EMPTY_MS)
+        # Pages further on are as many as there are numbers: they are kept for a moment only.
+        first = ask.cursor == START and page.products
+        return Loaded(show(page), catalog.PAGE_MS if first else catalog.EMPTY_MS)
 
     entry = entry_of(ask)
     return await shop.copies.read(entry, lambda: through(shop.deps.redis, shop.copies.clock, entry, load))
@@ -114,8 +115,11 @@ async def through(redis: Redis, clock: Callable[[], float], entry: str, load: Ca
 
 
 async def _ask(redis: Redis, clock: Callable[[], float], entry: str, token: str) -> Got | catalog.Load | None:
-    """What is kept, or the lease to load it; None when Redis is out, or whoever has the lease takes too long."""
-    patience_s, pause_s = clock() + WAIT_S, FIRST_PAUSE_S
+    """What is kept, or the lease to load it; None when Redis is out.
+
+    Whoever loads for longer than its lease, or died, is joined by one other caller of all processes, not by all.
+    """
+    pause_s = FIRST_PAUSE_S
     try:
         while True:
             born_s = clock()
@@ -124,9 +128,6 @@ async def _ask(redis: Redis, clock: Callable[[], float], entry: str, token: str)
                     return Got(body, born_s)
                 case catalog.Load() as lease:
                     return lease
-            if clock() > patience_s:
-                log.debug("whoever loads this takes too long", entry=entry)
-                return None
             await sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load, guards nothing)
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
     except RedisDown as error:

@@ -26,7 +26,7 @@ async def refresh(shop: Shop, lease: Lease, job: outbox.Job) -> None:
 async def at_once(shop: Shop, outbox_id: int | None) -> None:
     """The same right after the commit, without a failure: what cannot be done now the row's job does.
 
-    This process shows the change from here on, the others within the bound of docs/catalog.md.
+    Everybody sees the change within the bound of docs/catalog.md; this process has already forgotten its own copies.
     """
     try:
         await catalog.bump(shop.deps.redis)

@@ -94,7 +94,10 @@ class Source:
     def csv(self) -> Iterator[units.Unit | Fault]:
         """A secret per record; a quoted one may have line breaks. Raises: Malformed when the header is none."""
         records = csv.reader(self._lines(), strict=True)
-        header = [name.strip().lower() for name in next(records, [])]
+        try:
+            header = [name.strip().lower() for name in next(records, [])]
+        except csv.Error:
+            header = []
         if "secret" not in header or len(set(header)) < len(header) or not set(header) <= set(COLUMNS):
             # Not what stands there: a file without a header begins with a secret.
             raise Malformed(f"line 1 is no header: it names `secret`, and may name {' and '.join(COLUMNS[1:])}")

@@ -22,7 +22,7 @@ MAX_ID = 2**63 - 1
 STAFF = frozenset({"seller", "admin"})
 
 ProductId = Annotated[int, PathParameter(ge=1, le=MAX_ID)]
-Cursor = Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$")]
+Cursor = Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$(?!\n)")]
 
 # The bounds that the database checks (sql/migrations/0001_spine.sql).
 Title = Annotated[Line, Meta(max_length=200)]

@@ -10,6 +10,7 @@ from app.shop import Shop
 
 ENTRY = "entry"  # where a handler leaves, in its request's state, under which name its answer is copied
 KEPT = 4096  # questions
+LONGEST = 512  # bytes of one; a longer one is a stranger's
 
 
 class Again:
@@ -31,7 +32,8 @@ class Again:
             await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         await self.app(scope, receive, send)
-        if known := scope["state"].get(ENTRY):
+        known = scope["state"].get(ENTRY)
+        if known and len(scope["query_string"]) <= LONGEST:
             if len(self.entries) >= KEPT:
                 self.entries.clear()
             self.entries[question] = known

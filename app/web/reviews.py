@@ -67,7 +67,7 @@ async def write_review(
 async def list_reviews(
     product_id: ProductId,
     shop: TheShop,
-    cursor: Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$")] = "",
+    cursor: Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$(?!\n)")] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=review.MAX_PAGE)] = 20,
 ) -> ReviewList:
     """What buyers say of a product, page by page."""

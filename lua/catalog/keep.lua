@@ -1,9 +1,9 @@
 #!lua flags=
--- catalog/keep: what was loaded under a lease is kept, if nothing has changed since the lease was given.
+-- catalog/keep: what was loaded is kept, if nothing has changed since its lease was given.
 --
 -- reply  kept                          -- it is there, and the lease is over
--- reply  lost                          -- the lease is another's or over, or the catalog changed: nothing is kept
--- cost   O(1), at most 5 commands
+-- reply  lost                          -- the catalog changed, or another was faster: nothing is kept
+-- cost   O(1), at most 6 commands
 -- slot   {catalog}
 
 local generation = KEYS[1]              -- hash   now: the moment (us) of the last change
@@ -14,11 +14,11 @@ local token      = ARGV[2]              -- bytes  the caller's, as in its look
 local body       = ARGV[3]              -- bytes  what was loaded; empty: there is no such thing
 local life_ms    = ARGV[4]              -- ms     life of the entry
 
-if redis.call("GET", lease) ~= loaded .. " " .. token then
-  return {"lost"}
+if redis.call("GET", lease) == loaded .. " " .. token then
+  redis.call("DEL", lease)
 end
-redis.call("DEL", lease)
-if redis.call("HGET", generation, "now") ~= loaded then
+-- Not the lease decides, which a slow load outlives, but that nothing has changed since it was given.
+if redis.call("HGET", generation, "now") ~= loaded or redis.call("HGET", entry, "generation") == loaded then
   return {"lost"}
 end
 redis.call("HSET", entry, "generation", loaded, "body", body)

@@ -18,25 +18,27 @@ if now_ms == 0 then
 end
 
 local kept = redis.call("MGET", unpack(KEYS))
-local before, after, fits = {}, {}, true
+local before, after, fits, back = {}, {}, true, false
 for i, bucket in ipairs(kept) do
   local missing = 0
   if bucket then
-    -- A clock that was set back gives nothing and takes nothing.
-    local passed_ms = math.max(0, now_ms - string.sub(bucket, 1, 13))
+    local passed_ms = now_ms - string.sub(bucket, 1, 13)
+    if passed_ms < 0 then
+      passed_ms, back = 0, true
+    end
     missing = math.max(0, string.sub(bucket, 14) - passed_ms * ARGV[3 * i + 1])
   end
   before[i] = missing
   after[i] = missing + ARGV[3 * i - 1]
   fits = fits and after[i] <= tonumber(ARGV[3 * i])
 end
-if not fits then
-  return {"short", unpack(before)}
-end
-
-for i, missing in ipairs(after) do
+-- A refusal writes nothing, unless the clock was set back: then time begins anew, or the bucket would wait for the old.
+for i, missing in ipairs((fits and after) or (back and before) or {}) do
   -- A second longer than it matters: the bucket is full when the figures say so, not when the key goes.
   local ttl_ms = math.ceil(missing / ARGV[3 * i + 1]) + 1000
   redis.call("SET", KEYS[i], string.format("%013.0f%.0f", now_ms, missing), "PX", ttl_ms)
 end
-return {"taken", unpack(after)}
+if fits then
+  return {"taken", unpack(after)}
+end
+return {"short", unpack(before)}

@@ -155,11 +155,6 @@ PLANTED: dict[str, list[tuple[Script[Any], str, str]]] = {
     "a value before the last one is shown": [(catalog.LOOK, "kept == before and ", "")],
     "an invalidation while loading is missed": [
         (catalog.KEEP, 'redis.call("HGET", generation, "now") ~= loaded', "false"),
-        (catalog.KEEP, 'redis.call("GET", lease) ~= loaded .. " " .. token', "false"),
-        (catalog.KEEP, *STAMPED),
-    ],
-    "only the lease is looked at": [
-        (catalog.KEEP, 'redis.call("HGET", generation, "now") ~= loaded', "false"),
         (catalog.KEEP, *STAMPED),
     ],
 }

@@ -67,22 +67,29 @@ async def test_a_crowd_has_one_loader(redis: Pipe) -> None:
     assert sorted(type(one).__name__ for one in found) == ["Load"] + ["Wait"] * 499
 
 
-async def test_only_the_owner_keeps_and_only_once(store: Redis) -> None:
+async def test_the_first_to_be_done_keeps_and_only_once(store: Redis) -> None:
     mine = await lease(store)
-    assert await catalog.keep(store, ENTRY, mine, "two", b"1", LIFE_MS) == Lost()
-    assert await catalog.look(store, ENTRY, "two") == Wait()  # and the lease is still its owner's
     assert await catalog.keep(store, ENTRY, mine, "one", b"1", LIFE_MS) == Kept()
     assert await catalog.keep(store, ENTRY, mine, "one", b"2", LIFE_MS) == Lost()
     assert await catalog.look(store, ENTRY, "two") == Hit(b"1")
 
 
-async def test_a_loader_whose_lease_is_over_keeps_nothing(store: Redis) -> None:
-    late = await lease(store)
+async def test_a_slow_loader_keeps_what_it_has_also_when_another_has_its_lease(store: Redis) -> None:
+    slow = await lease(store)
     await store.command("DEL", keys.catalog_lease(ENTRY))
-    assert await catalog.keep(store, ENTRY, late, "one", b"late", LIFE_MS) == Lost()
     second = await lease(store, "two")
-    assert await catalog.keep(store, ENTRY, late, "one", b"late", LIFE_MS) == Lost()
-    assert await catalog.keep(store, ENTRY, second, "two", b"2", LIFE_MS) == Kept()
+    assert await catalog.keep(store, ENTRY, slow, "one", b"1", LIFE_MS) == Kept()
+    assert await catalog.look(store, ENTRY, "three") == Hit(b"1")
+    assert await catalog.keep(store, ENTRY, second, "two", b"2", LIFE_MS) == Lost()
+    assert await store.command("EXISTS", keys.catalog_lease(ENTRY)) == 0
+
+
+async def test_a_slow_loader_keeps_nothing_from_before_a_change(store: Redis) -> None:
+    slow = await lease(store)
+    await store.command("DEL", keys.catalog_lease(ENTRY))
+    await catalog.bump(store)
+    assert await catalog.keep(store, ENTRY, slow, "one", b"old", LIFE_MS) == Lost()
+    assert await catalog.look(store, ENTRY, "two") != Hit(b"old")
 
 
 # ---- drop

@@ -12,7 +12,6 @@ from typing import cast
 import pytest
 import uvloop
 
-from app.base import keys
 from app.domain import limits
 from app.domain.limits import Admitted, Buckets, Charge, Policy, Refused, Who, Without
 from app.infra.embedded import Servers
@@ -88,6 +87,8 @@ async def test_an_unused_bucket_is_never_more_than_full(store: Redis) -> None:
 async def test_a_clock_that_goes_back_gives_nothing_and_bans_nobody(store: Redis) -> None:
     await ask(store, one(tokens=5), at_ms=100_000)
     assert await ask(store, one(), at_ms=0) == Refused(2000, (0, 10_000))
+    assert await ask(store, one(), at_ms=1999) == Refused(1, (0, 8001))
+    assert await ask(store, one(), at_ms=2000) == Admitted((0, 10_000))
     await ask(store, one(of=FIVE, subject="user:2", tokens=4), at_ms=100_000)
     assert await ask(store, one(subject="user:2"), at_ms=0) == Admitted((0, 10_000))
     assert await ask(store, one(subject="user:2"), at_ms=2000) == Admitted((0, 10_000))
@@ -115,6 +116,13 @@ async def test_all_are_charged_or_none(store: Redis) -> None:
     assert await ask(store, Charge(wide, "user:1", 94), one()) == Refused(2000, (93, 4200, 0, 10_000))
     # The longest wait is the one that helps.
     assert await ask(store, Charge(wide, "user:1", 100), one()) == Refused(4200, (93, 4200, 0, 10_000))
+
+
+async def test_new_figures_begin_new_buckets(store: Redis) -> None:
+    await ask(store, one(tokens=5))
+    assert await ask(store, one(of=policy(5, 5, 86_400))) == Admitted((4, 17_280_000))
+    await ask(store, one("user:2", 5, policy(5)))
+    assert await ask(store, one("user:2", 1, policy(2))) == Refused(8000, (0, 10_000))  # a burst that was cut
 
 
 async def test_a_flush_forgives_and_breaks_nothing(store: Redis) -> None:
@@ -203,7 +211,7 @@ async def test_a_slow_trickle_keeps_every_token(redis: Pipe) -> None:
 
 async def test_a_bucket_lives_until_it_is_full_and_a_second_more(redis: Pipe) -> None:
     await limits.admit(redis, [one(tokens=2)])
-    left_ms = cast(int, await redis.command("PTTL", keys.limit("test", "user:1")))
+    left_ms = cast(int, await redis.command("PTTL", limits.bucket(one())))
     assert 4000 < left_ms <= 5000
 
 

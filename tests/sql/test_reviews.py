@@ -119,10 +119,11 @@ async def test_a_later_review_replaces_the_earlier_one(shelf: Shelf) -> None:
     for rating, text in [(2, "hm"), (2, "hm"), (2, "hm!"), (5, "hm!")]:
         put = await reviews.put(shelf.pg, product, shelf.user_id, rating, text)
         words.append((put.word, put.total, put.outbox_id is not None))
-    # Words alone do not show on the shelf.
-    assert words == [("created", 2, True), ("unchanged", 2, False), ("edited", 2, False), ("edited", 5, True)]
+    # Words alone do not show on the shelf, and one buyer's stars do not refresh it again and again.
+    assert words[:3] == [("created", 2, True), ("unchanged", 2, False), ("edited", 2, False)]
+    assert words[3][:2] == ("edited", 5)
     assert await exact(shelf.pg, product) == (1, 5)
-    assert await refreshes(shelf) == 2
+    assert await refreshes(shelf) <= 2  # two when ten seconds ended in between
     ((edited,),) = await shelf.rows("SELECT edited_at >= created_at FROM reviews")
     assert edited
 

@@ -344,3 +344,28 @@ async def test_a_question_asked_again_sees_a_change_within_the_bound(world: Worl
         while (await world.http.get(path)).json()["title"] != "New title":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert {(await world.http.get(path)).json()["title"] for _ in range(5)} == {"New title"}
+
+
+async def test_a_load_that_outlives_its_lease_is_joined_by_few(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres takes 2 s for the page and the lease is 0.3 s: without care every waiter would ask Postgres too."""
+    monkeypatch.setattr(catalog, "LEASE_MS", 300)
+    loads, page = 0, catalog.page
+
+    async def slow(*args: Any, **more: Any) -> list[catalog.Product]:
+        nonlocal loads
+        loads += 1
+        await asyncio.sleep(2)
+        return await page(*args, **more)
+
+    monkeypatch.setattr(catalog, "page", slow)
+    await world.product(title="Lamp")
+    start = asyncio.get_running_loop().time()
+    answers = []
+    for _ in range(15):
+        answers.append(asyncio.create_task(world.http.get("/api/catalog")))
+        await asyncio.sleep(0.1)
+    assert {answer.status_code for answer in await asyncio.gather(*answers)} == {200}
+    assert loads <= 2 / 0.3 + 2
+    assert asyncio.get_running_loop().time() - start < 8
+    await world.http.get("/api/catalog")
+    assert loads <= 2 / 0.3 + 2  # and it was kept
