@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
@@ -13,9 +14,11 @@ from app.base.ids import parse_id
 from app.domain import units
 from app.errors import Duplicates, Malformed
 from app.flows import curate, shelve
+from app.shop import Shop
 from app.web.admin import MAX_ID, acting
 from app.web.bodies import Id, Line, exact
 from app.web.handler import Req, TheShop
+from app.web.once import Done, Reply, answer, once_only
 
 NEWEST = UUID(int=2**128 - 1)
 
@@ -72,27 +75,43 @@ class Withdrawn(msgspec.Struct, frozen=True):
     kept: list[UUID]
 
 
-@post("/api/admin/stock", limits=("address", "admin"), status_code=201)
-async def add_stock(request: Req, data: JSONBody[NewStock], shop: TheShop) -> Response[Shelved]:
-    """New units: all of them, or none when one is there already (unless `skip_duplicates`)."""
+@post(
+    "/api/admin/stock",
+    limits=("address", "admin"),
+    status_code=201,
+    responses={201: ResponseSpec(Shelved, generate_examples=False)},
+)
+async def add_stock(request: Req, data: JSONBody[NewStock], shop: TheShop) -> Response[bytes]:
+    """New units: all of them, or none when one is there already (unless `skip_duplicates`).
+
+    Pieces are alike, so only an `Idempotency-Key` tells a repeat from more of them.
+    """
     session = acting(request, shop)
     body = await exact(request, NewStock)
     if (body.secrets is None) == (body.pieces is None):
         raise Malformed("send either secrets or pieces")
-    if body.secrets is not None:
-        given = [_unit(line, one, body) for line, one in enumerate(body.secrets, 1)]
-        actor = units.Actor(session.user_id)
-        added = await shelve.shelve(shop, actor, body.product_id, given, skip_duplicates=body.skip_duplicates)
-        if isinstance(added, shelve.Clash):
-            twice = added.duplicates
-            raise Duplicates(f"{len(twice)} of {len(given)} were there; nothing is added", duplicates=twice)
-    else:
-        number = body.pieces or 0
-        added = await shelve.shelve_pieces(
-            shop, session.user_id, body.product_id, number, body.discount_bp, body.expires_at
-        )
-    shown = Shelved(body.product_id, added.units, added.duplicates)
-    return Response(shown, status_code=201 if added.units else 200)
+
+    async def work(_key: str, _print: bytes) -> Done:
+        added = await _shelved(shop, session.user_id, body)
+        shown = msgspec.json.encode(Shelved(body.product_id, added.units, added.duplicates))
+        return Done(Reply(201 if added.units else 200, "", shown), repeated=False)
+
+    if "idempotency-key" in request.headers:
+        return await once_only(request, shop, session.user_id, work)
+    return answer((await work("", b"")).reply, replayed=False)
+
+
+async def _shelved(shop: Shop, user_id: int, body: NewStock) -> shelve.Added:
+    if body.secrets is None:
+        pieces = body.pieces or 0
+        return await shelve.shelve_pieces(shop, user_id, body.product_id, pieces, body.discount_bp, body.expires_at)
+    given = [_unit(line, one, body) for line, one in enumerate(body.secrets, 1)]
+    actor = units.Actor(user_id)
+    added = await shelve.shelve(shop, actor, body.product_id, given, skip_duplicates=body.skip_duplicates)
+    if isinstance(added, shelve.Clash):
+        twice = added.duplicates
+        raise Duplicates(f"{len(twice)} of {len(given)} were there; nothing is added", duplicates=twice)
+    return added
 
 
 @get("/api/admin/stock", limits=("address", "admin"))

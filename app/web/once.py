@@ -56,10 +56,10 @@ async def once_only(request: Req, shop: Shop, user_id: int, work: Work) -> Respo
         # Postgres alone sees to it that there is one effect; only the equal bytes are lost.
         log.warning("key not claimed, Postgres decides", error=str(error))
         done = await work(key, ticket.print)
-        return _response(done.reply, replayed=done.repeated)
+        return answer(done.reply, replayed=done.repeated)
     match claim:
         case Replay(reply=reply):
-            return _response(_decode(reply), replayed=True)
+            return answer(_decode(reply), replayed=True)
         case Running(left_ms=left_ms):
             raise _in_progress(left_ms)
         case Mismatch():
@@ -70,7 +70,7 @@ async def once_only(request: Req, shop: Shop, user_id: int, work: Work) -> Respo
         await _abandon(shop, ticket)  # before the answer: the caller's next try finds the key free
         raise
     await _keep(shop, ticket, done.reply)
-    return _response(done.reply, replayed=done.repeated)
+    return answer(done.reply, replayed=done.repeated)
 
 
 def key_of(request: Req) -> str:
@@ -109,6 +109,9 @@ def _in_progress(left_ms: int) -> InProgress:
     )
 
 
-def _response(reply: Reply, *, replayed: bool) -> Response[bytes]:
-    headers = {"Location": reply.location} | ({"Idempotency-Replayed": "true"} if replayed else {})
+def answer(reply: Reply, *, replayed: bool) -> Response[bytes]:
+    """The reply over HTTP; a repeat says that it is one."""
+    headers = {"Location": reply.location} if reply.location else {}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
     return Response(reply.body, status_code=reply.status, media_type="application/json", headers=headers)

@@ -243,3 +243,14 @@ async def test_without_goods_keys_nothing_is_shelved(servers: Servers, pg_url: s
         admin = Buyer(world.http, tokens.issue(Session(user_id, "admin", clock.unix_s() + 60)), 9)
         body = {"product_id": 1, "secrets": ["A"]}
         assert "TORG_GOODS_KEYS" in problem(await call(admin, "POST", "stock", body), errors.NotFound)["detail"]
+
+
+@in_module
+async def test_a_repeat_with_the_same_key_adds_no_second_time(shared: World, seller: Buyer) -> None:
+    product = await shared.product(kind="shipped")
+    body = {"product_id": product, "pieces": 5}
+    answers = [await call(seller, "POST", "stock", body, Idempotency_Key="monday") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201] * 3
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true", "true"]
+    assert await units(shared, product) == 5
