@@ -185,10 +185,16 @@ async def count(pg: Postgres, product_ids: list[int]) -> dict[int, int | None]:
     return {product_id: found[product_id] for product_id in product_ids}
 
 
-async def commit(redis: Redis, seller_id: int, hold_id: UUID, cart: list[Units]) -> Committed | Gone:
-    """The cart is sold: Postgres has claimed it, with a hold of this id or without."""
+async def commit(
+    redis: Redis, seller_id: int, hold_id: UUID, cart: list[Units], *, again: bool = False
+) -> Committed | Gone:
+    """The cart is sold: Postgres has claimed it, with a hold of this id or without.
+
+    `again` is said by a repeat of the request that claimed: should that one have died, its hold is over now.
+    """
     free, held, due, doubt, sold = _keys(seller_id)
-    return await COMMIT(redis, keys=[free, held, due, doubt, sold], args=[str(hold_id), COUNT_MS, *_lines(cart)])
+    told: list[bytes | str | int] = [str(hold_id), COUNT_MS, int(again)]
+    return await COMMIT(redis, keys=[free, held, due, doubt, sold], args=[*told, *_lines(cart)])
 
 
 async def release(redis: Redis, seller_id: int, hold_id: UUID) -> Released | Gone:

@@ -111,8 +111,8 @@ async def _refused(
                 await hold.forget(shop, seller_id, [line.product_id for line in counted])
             raise refusal
     if repeat is not None:
-        if held.shared:  # by the request that made the order: dead before it could end the hold, as likely as not
-            await hold.sold(shop, seller_id, held.id, counted)
+        if held.shared:  # with the request that made the order, which may have died before it ended the hold
+            await hold.sold(shop, seller_id, held.id, counted, again=True)
         return await _resume(shop, gateway, want, repeat)
     if held.shared:
         raise InProgress("an earlier request with this key is still being worked on", retry_after_s=1)

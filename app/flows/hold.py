@@ -50,9 +50,9 @@ async def take(shop: Shop, seller_id: int, hold_id: UUID, cart: list[stock.Units
     return Hold(hold_id)
 
 
-async def sold(shop: Shop, seller_id: int, hold_id: UUID, cart: list[stock.Units]) -> None:
-    """The cart is claimed in Postgres; the hold, if there was one, is over. Said twice it only puts units in doubt."""
-    await _tell(shop, lambda: stock.commit(shop.deps.redis, seller_id, hold_id, cart))
+async def sold(shop: Shop, seller_id: int, hold_id: UUID, cart: list[stock.Units], *, again: bool = False) -> None:
+    """The cart is claimed in Postgres, by this request or (`again`) by one that it repeats; its hold is over."""
+    await _tell(shop, lambda: stock.commit(shop.deps.redis, seller_id, hold_id, cart, again=again))
 
 
 async def give_back(shop: Shop, seller_id: int, hold_id: UUID) -> None:

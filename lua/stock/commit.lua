@@ -2,7 +2,7 @@
 -- stock/commit: an order has claimed its cart in Postgres; its units are sold here too, hold or no hold.
 --
 -- reply  committed                     -- the hold is over
--- reply  gone                          -- there was no such hold (any more): counted units were taken off now
+-- reply  gone                          -- there was no such hold (any more): a first call took the units off now
 -- cost   O(lines + log holds), at most 6 commands + 4 per line
 -- slot   {s:<seller>}
 
@@ -13,13 +13,17 @@ local doubt  = KEYS[4]                  -- hash  from when (ms) a product that m
 local sold   = KEYS[5]                  -- hash  units sold since `epoch`, by product
 local hold   = ARGV[1]                  -- bytes hold id
 local ttl_ms = tonumber(ARGV[2])        -- ms    life of the counters
--- ARGV[3..] product, units, product, units, …; each product once, units > 0
+local again  = ARGV[3]                  -- flag  1: by a repeat of the request that claimed, which may have called
+-- ARGV[4..] product, units, product, units, …; each product once, units > 0
 
 redis.call("ZREM", due, hold)
 local found = redis.call("HDEL", held, hold) == 1
+if not found and again == "1" then
+  return {"gone"}
+end
 local time = redis.call("TIME")
 redis.call("HSETNX", sold, "epoch", time[1] .. "." .. time[2])
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   redis.call("HINCRBY", sold, ARGV[i], ARGV[i + 1])
   if not found and redis.call("HEXISTS", free, ARGV[i]) == 1 then
     redis.call("HINCRBY", free, ARGV[i], -tonumber(ARGV[i + 1]))

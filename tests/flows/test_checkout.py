@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from app.base import keys
@@ -168,6 +169,7 @@ async def test_what_redis_could_not_be_told_it_is_told_later(
     product, (ann,) = await world.product(*"AB"[:units]), await users(world, 1)
     redis, evalsha, gone = world.shop.deps.redis, world.shop.deps.redis.evalsha, asyncio.Event()
     await redis.command("HSET", keys.stock_free(world.seller_id), product, 1)
+    await redis.command("PEXPIRE", keys.stock_free(world.seller_id), stock.COUNT_MS)
 
     async def dying(*call: Any) -> object:
         if gone.is_set():
@@ -183,9 +185,8 @@ async def test_what_redis_could_not_be_told_it_is_told_later(
     assert (await counters(world)).holds == 1
     monkeypatch.setattr(redis, "evalsha", evalsha)
     async with asyncio.timeout(5):
-        while (await counters(world)).holds:  # noqa: ASYNC110  (Redis sets no event here)
+        while await redis.command("HLEN", keys.stock_held(world.seller_id)):  # noqa: ASYNC110  (Redis sets no event)
             await asyncio.sleep(0.01)
-    await redis.command("DEL", keys.stock_free(world.seller_id))
 
 
 async def test_what_becomes_of_a_hold_that_a_flush_took(world: World) -> None:
@@ -241,25 +242,27 @@ async def test_one_who_leaves_the_crowd_takes_nothing_from_it(world: World, monk
 
 
 async def test_a_buyer_keeps_only_so_many_unpaid_orders(world: World) -> None:
+    settings = msgspec.structs.replace(world.shop.deps.settings, pending_orders=5)
+    shop = msgspec.structs.replace(world.shop, deps=msgspec.structs.replace(world.shop.deps, settings=settings))
     product, (ann, bob) = await world.product(*"ABCDEFGHIJ"), await users(world, 2)
-    made = [await checkout.place(world.shop, want(ann, (product, 1), key=str(n))) for n in range(5)]
+    made = [await checkout.place(shop, want(ann, (product, 1), key=str(n))) for n in range(5)]
     for _ in range(2):
         with pytest.raises(TooManyPending) as told:
-            await checkout.place(world.shop, want(ann, (product, 1), key="one more"))
+            await checkout.place(shop, want(ann, (product, 1), key="one more"))
         assert told.value.facts == {"limit": 5}
     after = await counters(world)
     assert (after, after.holds) == ({product: 5}, 0)
-    again = await checkout.place(world.shop, want(ann, (product, 1), key="3"))
+    again = await checkout.place(shop, want(ann, (product, 1), key="3"))
     assert (again.order.id, again.repeated) == (made[3].order.id, True)
-    assert isinstance(await checkout.place(world.shop, want(bob, (product, 1))), Placed)
+    assert isinstance(await checkout.place(shop, want(bob, (product, 1))), Placed)
 
     await world.pg.fetch("UPDATE orders SET status = 'paid' WHERE id = $1", (made[0].order.id,))
-    assert isinstance(await checkout.place(world.shop, want(ann, (product, 1), key="one more")), Placed)
+    assert isinstance(await checkout.place(shop, want(ann, (product, 1), key="one more")), Placed)
     await world.pg.fetch("UPDATE orders SET expires_at = now() - interval '1 hour' WHERE id = $1", (made[1].order.id,))
     assert await expire(world.shop) == 1
-    assert isinstance(await checkout.place(world.shop, want(ann, (product, 1), key="and one")), Placed)
+    assert isinstance(await checkout.place(shop, want(ann, (product, 1), key="and one")), Placed)
     with pytest.raises(TooManyPending):
-        await checkout.place(world.shop, want(ann, (product, 1), key="not this one"))
+        await checkout.place(shop, want(ann, (product, 1), key="not this one"))
 
 
 async def exact(world: World, product: int) -> None:

@@ -51,8 +51,8 @@ async def fill(store: Redis, units: dict[int, int], *, renew: bool = False) -> F
     return await stock.fill(store, SELLER, tallied, {**units}, renew=renew)
 
 
-async def commit(store: Redis, hold: UUID, *cart: tuple[int, int]) -> Committed | Gone:
-    return await stock.commit(store, SELLER, hold, [Units(product, units) for product, units in cart])
+async def commit(store: Redis, hold: UUID, *cart: tuple[int, int], again: bool = False) -> Committed | Gone:
+    return await stock.commit(store, SELLER, hold, [Units(product, units) for product, units in cart], again=again)
 
 
 async def reserve(store: Redis, *cart: tuple[int, int], hold: UUID | None = None) -> Held | Shared | Short | Cold:
@@ -188,6 +188,16 @@ async def test_a_commit_whose_hold_is_gone_takes_its_units_off(store: Redis) -> 
     await stock.release(store, SELLER, hold)  # by its maker, while a repeat that shared it has claimed the units
     assert await commit(store, hold, (1, 2), (2, 1)) == Gone()
     assert await look(store) == State({1: 3, 2: 4}, {}, set())
+
+
+async def test_a_repeat_ends_a_hold_that_is_left_and_nothing_else(store: Redis) -> None:
+    await shelve(store, 5)
+    hold = await held_cart(store, (1, 2))
+    assert await commit(store, hold, (1, 2), again=True) == Committed()
+    after = await look(store)
+    assert after == State({1: 3}, {}, set())
+    assert await commit(store, hold, (1, 2), again=True) == Gone()
+    assert await look(store) == after
 
 
 async def test_a_commit_does_not_count_what_nobody_counts(store: Redis) -> None:

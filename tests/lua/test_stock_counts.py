@@ -57,9 +57,19 @@ async def test_a_fill_leaves_out_what_is_held(store: Redis) -> None:
     await held_cart(store, (1, 2), (2, 5))
     await held_cart(store, (1, 1))
     await store.command("DEL", FREE)
-    # Of product 2 Postgres has less by now than is held.
     assert await shelve(store, 5, 4, 5) == Filled(3, over=0, under=0, doubted=2)
-    assert (await look(store)).free == {1: 2, 2: -1, 3: 5}  # a release must not make a unit of it
+    assert (await look(store)).free == {1: 2, 2: -1, 3: 5}
+
+
+async def test_units_that_were_withdrawn_under_a_hold_do_not_come_back_with_it(store: Redis) -> None:
+    await shelve(store, 5)
+    hold = await held_cart(store, (1, 5))
+    await shelve(store, 2)
+    assert (await look(store)).free == {1: -3}
+    assert await reserve(store, (1, 1)) == Cold((1,))
+    assert await reserve(store, (1, 1)) == Short((1, 0))
+    assert await stock.release(store, SELLER, hold) == Released(5)
+    assert (await look(store)).free == {1: 2}
 
 
 async def test_twenty_lines_are_filled_beside_a_hold_of_twenty(store: Redis) -> None:
@@ -145,7 +155,7 @@ async def test_a_buyer_is_not_refused_on_the_word_of_a_counter_in_doubt(store: R
     hold = await held_cart(store, (1, 3))
     assert (await shelve(store, 2, 5)).doubted == 1  # the claim is in Postgres, and its hold still here
     assert await commit(store, hold, (1, 3)) == Committed()
-    assert (await look(store)).free == {1: 0, 2: 5}
+    assert (await look(store)).free == {1: -1, 2: 5}
     assert await reserve(store, (2, 9), (1, 1)) == Cold((1,))
     assert await reserve(store, (2, 9), (1, 1)) == Short((2, 5, 1, 0))  # one counts, the others believe it meanwhile
     assert await shelve(store, 2, 5) == Filled(0, over=0, under=0, doubted=0)  # too few, as was known

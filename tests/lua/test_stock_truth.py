@@ -26,6 +26,7 @@ from app.domain.stock import (
     Held,
     Moved,
     Released,
+    Shared,
     Short,
     Tallied,
     Units,
@@ -88,11 +89,12 @@ class Seller:
             await stock.release(self.store, self.id, hold)
         elif answer == Shared() and hold in self.ordered:
             yield
-            await self.tell(hold, lines)
+            await self.tell(hold, lines, again=True)
 
-    async def tell(self, hold: UUID, lines: list[Units]) -> None:
-        await stock.commit(self.store, self.id, hold, lines)
-        self.claimed.pop(hold, None)  # the repeat that shared the hold may have told it already
+    async def tell(self, hold: UUID, lines: list[Units], *, again: bool = False) -> None:
+        told = await stock.commit(self.store, self.id, hold, lines, again=again)
+        if told == Committed() or not again:
+            self.claimed.pop(hold, None)
 
     async def count(self, products: list[int], *, renew: bool = False) -> Steps:
         for _ in range(2):

@@ -23,7 +23,7 @@ async def shared(servers: Servers, template: str, request: pytest.FixtureRequest
     """Every story twice: reads side by side and one after another give the same answers (E5)."""
     side_by_side: bool = request.param
     async with own_world(
-        servers, template, "orders", 3 + side_by_side, parallel=side_by_side, gateway_timeout_ms=2000
+        servers, template, "orders", 3 + side_by_side, parallel=side_by_side, gateway_timeout_ms=2000, pending_orders=5
     ) as opened:
         yield opened
 
