@@ -203,6 +203,8 @@ class Seller:
         for doubted in cast(list[bytes], await self.store.command("HKEYS", self.keys[3])):
             await self.store.command("HSET", self.keys[3], doubted, 1)  # the time to believe is over
         for product, units in self.postgres.items():
+            if not units:
+                continue
             answer = await stock.reserve(self.store, self.id, derived_id(b"all"), [Units(product, units)])
             if isinstance(answer, Short):
                 raise Wrong(f"{self.name}: {answer} and no doubt; Postgres has {self.postgres}")
