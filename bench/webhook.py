@@ -164,12 +164,13 @@ class Bench:
             near = secrets | {
                 "TORG_DATA_DIR": str(folder),
                 "TORG_DATABASE_URL": servers.database_url,
+                "TORG_PENDING_ORDERS": "100",
                 "TORG_REDIS_URL": servers.redis_url,
                 "TORG_CRYSTALPAY_URL": gateway_url,
                 "TORG_TELEGRAM_API_URL": await enter(running(telegram.app())),
                 "TORG_PAYMENT_WINDOW_S": "7200",
             }
-            far = dict(near)
+            far = near | {"TORG_REDIS_TIMEOUT_MS": "1000"}  # it is as far away as the default is patient
             for name in ("DATABASE", "REDIS", "CRYSTALPAY"):
                 key = f"TORG_{name}_URL"
                 far[key], _ = await enter(proxied(name.lower(), near[key], delay_s=DELAY_S))
