@@ -84,7 +84,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 8
     pg_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one statement")] = 10_000
     redis_timeout_ms: Annotated[
-        int, Meta(ge=10, le=60_000, description="silence after which Redis counts as out; more for a Redis that is far away")
+        int,
+        Meta(
+            ge=10, le=60_000, description="silence after which Redis counts as out; more for a Redis that is far away"
+        ),
     ] = 50
     gateway_timeout_ms: Annotated[int, Meta(ge=100, le=60_000, description="longest wait for one gateway call")] = (
         10_000
