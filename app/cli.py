@@ -26,6 +26,7 @@ from app.demo.run import demo as run_demo
 from app.demo.seed import fill
 from app.errors import Problem
 from app.flows import stock_import
+from app.gateways import registry
 from app.infra import embedded, observe
 from app.infra.migrate import BadMigration, migrate, pending
 from app.infra.secrets import BadKeys
@@ -197,7 +198,7 @@ def _operator() -> str:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["crystalpay", "telegram"]))
+@click.argument("name", type=click.Choice(["telegram", *registry.known()]))
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), required=True)
 @lifeline
@@ -207,21 +208,14 @@ def sandbox(name: str, host: str, port: int, lifeline: int | None) -> None:
 
     _hold_on(lifeline)
     settings = _settings()
-    secrets = {
-        "crystalpay": {
-            "login": settings.crystalpay_login,
-            "secret": settings.crystalpay_secret,
-            "salt": settings.crystalpay_salt,
-        },
-        "telegram": {"token": settings.telegram_bot_token},
-    }
-    sandbox_serve.run(name, host, port, **secrets[name])
+    secrets = {"token": settings.telegram_bot_token} if name == "telegram" else registry.secrets(settings, name)
+    sandbox_serve.run(name, host, port, **secrets)
 
 
 @cli.command()
 def settings() -> None:
     """Print every setting with its meaning and default."""
-    print(settings_floor.env_example(), end="")
+    print(settings_floor.env_example() + registry.env_example(), end="")
 
 
 def _settings() -> Settings:

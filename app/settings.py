@@ -4,7 +4,10 @@ A misspelt, malformed or out-of-bounds variable stops the start with one line th
 does not: it disables the endpoint that needs it, and start-up says so (DESIGN law 5).
 """
 
+import pkgutil
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -53,13 +56,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ),
     ] = ""
 
-    crystalpay_login: Annotated[
-        str, Meta(description="CrystalPay cash desk; any empty of these three: gateway off")
-    ] = ""
-    crystalpay_secret: Annotated[Secret, Meta(description="CrystalPay secret 1 (API)")] = ""
-    crystalpay_salt: Annotated[Secret, Meta(description="CrystalPay secret 2 (callback signature)")] = ""
-    crystalpay_url: Annotated[str, Meta(description="CrystalPay API")] = "https://api.crystalpay.io"
-
     limits: Annotated[
         str,
         Meta(description="rate limits that differ from docs/limits.md: search=50/60, orders=5:20/60/open"),
@@ -104,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")
     ] = 1000
 
+    # TORG_<GATEWAY>_<FIELD> of every folder in app/gateways, whose Config says what they mean; no variable of its own.
+    gateways: dict[str, dict[str, str]] = {}
+
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     ] = "info"
@@ -111,7 +110,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def secrets(self) -> tuple[str, ...]:
         """The values that must never reach a log: every secret that is set."""
-        return tuple(value for name in SECRET_FIELDS if (value := getattr(self, name)))
+        of_gateways = (v for given in self.gateways.values() for k, v in given.items() if SECRET_NAME.search(k) and v)
+        return (*(value for name in SECRET_FIELDS if (value := getattr(self, name))), *of_gateways)
 
     def admin_ids(self) -> frozenset[int]:
         return frozenset(int(part) for part in self.admins.replace(",", " ").split())
@@ -122,6 +122,8 @@ def _is_secret(annotation: object) -> bool:
     return any(isinstance(m, Meta) and (m.extra or {}).get("secret") for m in metadata)
 
 
+VARIABLES = tuple(name for name in Settings.__struct_fields__ if name != "gateways")
+SECRET_NAME = re.compile(r"secret|salt|token|key")  # a gateway's field with such a name never reaches a log
 SECRET_FIELDS = tuple(name for name, annotation in Settings.__annotations__.items() if _is_secret(annotation))
 
 
@@ -135,11 +137,11 @@ def load(environ: Mapping[str, str]) -> Settings:
     Raises: BadSettings for an unknown variable, a wrong type, a value out of bounds, a secret too short.
     """
     given = {k.removeprefix(PREFIX).lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
-    known = set(Settings.__struct_fields__)
-    for name in sorted(given.keys() - known):
-        raise BadSettings(f"unknown setting {PREFIX}{name.upper()}")
+    own = {name: given.pop(name) for name in VARIABLES if name in given}
+    gateways = _of_gateways(given)
     try:
-        settings = msgspec.convert({k: v for k, v in given.items() if v != ""}, Settings, strict=False)
+        decoded: dict[str, object] = {k: v for k, v in own.items() if v != ""}
+        settings = msgspec.convert(decoded | {"gateways": gateways}, Settings, strict=False)
         settings.admin_ids()
     except (msgspec.ValidationError, ValueError) as error:
         # msgspec ends with "… - at `$.name`"; the value itself is not in the text, so no secret is.
@@ -150,16 +152,33 @@ def load(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def _of_gateways(given: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Each gateway's variables by field; the gateway itself judges them. Raises: BadSettings for nobody's variable."""
+    folders = [found.name for found in pkgutil.iter_modules([str(Path(__file__).parent / "gateways")]) if found.ispkg]
+    found: dict[str, dict[str, str]] = {}
+    for name, value in sorted(given.items()):
+        gateway, _, field = name.partition("_")
+        if gateway not in folders or not field:
+            raise BadSettings(f"unknown setting {PREFIX}{name.upper()}")
+        if value != "":
+            found.setdefault(gateway, {})[field] = value
+    return found
+
+
 def env_example() -> str:
     """The text of `.env.example`: every setting, its meaning and its default (kept current by tests/house)."""
-    lines = [
-        "# Made by `torg settings` from app/settings.py. An unknown TORG_* variable is refused.",
-        "",
-    ]
-    for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        lines += [f"# {_description(field.type)}", f"{PREFIX}{field.name.upper()}={default}"]
-    return "\n".join(lines) + "\n"
+    head = "# Made by `torg settings` from app/settings.py. An unknown TORG_* variable is refused.\n\n"
+    return head + field_lines(Settings, "")
+
+
+def field_lines(kind: type[msgspec.Struct], prefix: str) -> str:
+    """Every field of `kind` as a line with its default, under a line with its meaning."""
+    lines = []
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        if described := _description(field.type):
+            default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            lines += [f"# {described}", f"{PREFIX}{prefix.upper()}{field.name.upper()}={default}"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _description(info: msgspec.inspect.Type) -> str:

@@ -188,7 +188,7 @@ def create_app(settings: Settings) -> Litestar:
 
     async def told(request: Req) -> Callback:
         callback = msgspec.json.decode(await request.body(), type=Callback)
-        if not hmac.compare_digest(callback.signature, sign(callback.id, settings.crystalpay_salt)):
+        if not hmac.compare_digest(callback.signature, sign(callback.id, settings.gateways["crystalpay"]["salt"])):
             raise HTTPException(status_code=401)
         if callback.state != "payed":
             raise HTTPException(status_code=422)  # the bench sends no others

@@ -134,8 +134,14 @@ CREATE TABLE public.changes (
     noun text NOT NULL,
     noun_id bigint NOT NULL,
     what jsonb NOT NULL,
+    batch text,
+    request_hash bytea,
+    known integer[],
+    CONSTRAINT changes_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 255))),
     CONSTRAINT changes_check CHECK (((user_id IS NOT NULL) OR (what ? 'by'::text))),
+    CONSTRAINT changes_check1 CHECK ((((batch IS NULL) = (request_hash IS NULL)) AND ((batch IS NULL) = (known IS NULL)))),
     CONSTRAINT changes_noun_check CHECK ((noun = ANY (ARRAY['product'::text, 'stock'::text]))),
+    CONSTRAINT changes_request_hash_check CHECK ((octet_length(request_hash) = 32)),
     CONSTRAINT changes_role_check CHECK ((role = ANY (ARRAY['seller'::text, 'admin'::text])))
 );
 
@@ -435,6 +441,13 @@ CREATE TABLE public.users (
     CONSTRAINT users_username_check CHECK ((length(username) <= 64))
 );
 
+CREATE VIEW public.staff AS
+ SELECT id AS user_id,
+    role,
+    seller_id
+   FROM public.users u
+  WHERE ((role = 'admin'::text) OR ((role = 'seller'::text) AND (seller_id IS NOT NULL)));
+
 ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.users_id_seq
     START WITH 1
@@ -515,6 +528,8 @@ ALTER TABLE ONLY public.users
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
+
+CREATE UNIQUE INDEX changes_batch_once ON public.changes USING btree (user_id, batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX changes_of_noun ON public.changes USING btree (noun_id, id);
 

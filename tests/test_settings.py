@@ -1,9 +1,11 @@
 """Settings are decoded once from TORG_*; what is wrong stops the start with the variable's name, without its value."""
 
+import httpx
 import msgspec
 import pytest
 
-from app.settings import PREFIX, SECRET_FIELDS, BadSettings, Settings, env_example, load
+from app.gateways import registry
+from app.settings import PREFIX, SECRET_FIELDS, SECRET_NAME, VARIABLES, BadSettings, Settings, env_example, load
 
 
 def test_an_empty_environment_is_all_defaults() -> None:
@@ -12,7 +14,7 @@ def test_an_empty_environment_is_all_defaults() -> None:
 
 
 def test_an_empty_value_is_the_default() -> None:
-    assert load({f"{PREFIX}{name.upper()}": "" for name in Settings.__struct_fields__}) == Settings()
+    assert load({f"{PREFIX}{name.upper()}": "" for name in VARIABLES}) == Settings()
 
 
 def test_values_are_typed() -> None:
@@ -56,11 +58,30 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(name: str, value: str) -
 
 def test_every_secret_is_known_as_one() -> None:
     assert set(SECRET_FIELDS) == {
-        "telegram_bot_token", "session_secret", "goods_keys", "crystalpay_secret", "crystalpay_salt",
+        "telegram_bot_token", "session_secret", "goods_keys",
     }  # fmt: skip
     settings = msgspec.structs.replace(Settings(), **dict.fromkeys(SECRET_FIELDS, "hidden"))
     assert settings.secrets() == ("hidden",) * len(SECRET_FIELDS)
     assert Settings().secrets() == ()
+
+
+def test_a_gateway_judges_its_own_variables() -> None:
+    settings = load({"TORG_CRYSTALPAY_LOGIN": "desk", "TORG_CRYSTALPAY_SALT": "hidden", "TORG_CRYSTALPAY_URL": ""})
+    assert settings.gateways == {"crystalpay": {"login": "desk", "salt": "hidden"}}
+    assert settings.secrets() == ("hidden",)
+    with pytest.raises(BadSettings, match="TORG_CRYSTALPAY_SLAT") as caught:
+        registry.build(load({"TORG_CRYSTALPAY_SLAT": "hidden"}), httpx.AsyncClient(verify=False))
+    assert "hidden" not in str(caught.value)
+    for nobodys in ("TORG_CRYSTALPAY", "TORG_CRYSTALPAY_", "TORG_GATEWAYS", "TORG_PAYPAL_SECRET"):
+        with pytest.raises(BadSettings, match=nobodys):
+            load({nobodys: "x"})
+
+
+def test_what_a_gateway_keeps_secret_has_a_name_that_says_so() -> None:
+    for name, kind in registry.known().items():
+        open_ = {"login", "url", "shop_id", "merchant_id", "test"}
+        for field in msgspec.structs.fields(kind.settings):
+            assert SECRET_NAME.search(field.name) or field.name in open_, f"{name}: is {field.name} a secret?"
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -69,10 +90,13 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_the_example_is_every_setting_with_its_default() -> None:
-    lines = env_example().splitlines()
+    lines = (env_example() + registry.env_example()).splitlines()
     assigned = dict(line.split("=", 1) for line in lines if not line.startswith("#") and line)
-    assert list(assigned) == [f"{PREFIX}{name.upper()}" for name in Settings.__struct_fields__]
-    assert load(assigned) == Settings()
+    of_gateways = [
+        f"{n}_{f.name}" for n, kind in registry.known().items() for f in msgspec.structs.fields(kind.settings)
+    ]
+    assert list(assigned) == [f"{PREFIX}{name.upper()}" for name in [*VARIABLES, *of_gateways]]
+    assert msgspec.structs.replace(load(assigned), gateways={}) == Settings()
     comments = [line for line in lines[2:] if line.startswith("#")]
     assert all(len(line) > 10 for line in comments)
     assert len(comments) == len(assigned)

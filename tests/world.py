@@ -7,6 +7,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 from litestar import Litestar
 
 from app.base import clock
@@ -26,6 +27,7 @@ from workers import jobs
 
 BOT_TOKEN = "1234567890:AAtest-token-of-the-test-bot_0123456"
 SALT = "salt-of-the-tests"
+GATEWAYS = {"crystalpay": {"login": "desk", "secret": "secret-one-of-the-tests", "salt": SALT}}
 
 
 def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
@@ -36,9 +38,7 @@ def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
         "telegram_bot_token": BOT_TOKEN,
         "session_secret": "session-secret-of-the-tests-0123456789",
         "goods_keys": f"t1:{base64.b64encode(b'k' * 32).decode()}",
-        "crystalpay_login": "desk",
-        "crystalpay_secret": "secret-one-of-the-tests",
-        "crystalpay_salt": SALT,
+        "gateways": GATEWAYS,
         "log_level": "warning",
         "lease_s": 2,
         "relay_ms": 100,
@@ -47,6 +47,12 @@ def settings_for(database_url: str, redis_url: str, **changes: Any) -> Settings:
         "pending_orders": 100,
     }
     return Settings(**given | changes)
+
+
+def with_gateway(settings: Settings, name: str, **fields: str) -> Settings:
+    """The same with these fields of one gateway changed."""
+    gateways = settings.gateways | {name: settings.gateways.get(name, {}) | fields}
+    return msgspec.structs.replace(settings, gateways=gateways)
 
 
 class Buyer:
@@ -92,12 +98,13 @@ class World:
             settings = settings_for(
                 database_url,
                 redis_url,
-                crystalpay_url=await stack.enter_async_context(running(crystalpay.app())),
                 telegram_api_url=await stack.enter_async_context(running(telegram.app())),
                 public_url=f"http://127.0.0.1:{port}",
                 port=port,
                 **changes,
             )
+            gateway_url = await stack.enter_async_context(running(crystalpay.app()))
+            settings = with_gateway(settings, "crystalpay", url=gateway_url)
             shop = await stack.enter_async_context(opened(settings, bot(settings)))
             app = create_app(settings)
             url = await stack.enter_async_context(running(app, port=port))

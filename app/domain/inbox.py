@@ -38,7 +38,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     key: str  # unique within the provider
     invoice_id: str
-    claims_paid: bool  # what the body says, which its signature need not cover
+    claims: str  # paid, refunded or other: what the body says, which its signature need not cover
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Claim(msgspec.Struct, frozen=True):
     provider: str
     event_key: str
     invoice_id: str
-    claims: str  # "paid" or "other"
+    claims: str  # "paid", "refunded" or "other"
 
 
 SEEN: Script[Known | Fresh] = Script("inbox/seen", Known, Fresh)
@@ -70,9 +70,8 @@ async def mark(redis: Redis, provider: str, event_key: str) -> None:
 
 async def store(pg: Postgres, event: Event, body: bytes, headers: dict[str, str]) -> Stored:
     """The event is in the inbox with the job that it owes; a repeat changes nothing that was final."""
-    claims = "paid" if event.claims_paid else "other"
     headers_json = msgspec.json.encode(headers).decode()
-    return await STORE(pg, event.provider, event.key, body, headers_json, event.invoice_id, claims)
+    return await STORE(pg, event.provider, event.key, body, headers_json, event.invoice_id, event.claims)
 
 
 async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str, *, asked_ms: int) -> bool:

@@ -20,6 +20,7 @@ class Created(msgspec.Struct, frozen=True):
     total_minor: int
     expires_at: datetime
     opened_at: datetime  # whose turn it is to open the payment
+    payment_id: int
 
 
 class Repeat(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ class Taken(msgspec.Struct, frozen=True):
     total_minor: int
     expires_at: datetime
     opened_at: datetime
+    payment_id: int
 
 
 class Verdict(msgspec.Struct, frozen=True):

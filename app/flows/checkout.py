@@ -195,6 +195,7 @@ async def _open(
     settings = shop.deps.settings
     ask = Ask(
         order_id=order_id,
+        payment_id=owed.payment_id,
         number=owed.number,
         money=Money(owed.total_minor, owed.currency),
         lifetime_s=int((owed.expires_at - clock.now()).total_seconds()),

@@ -6,14 +6,14 @@ callback's body proves nothing about money) → one statement that judges, recor
 """
 
 import time
-from collections.abc import Mapping
 
 import msgspec
 import structlog
 
 from app.base.lease import Lease
 from app.domain import inbox, outbox, payments
-from app.errors import NotFound, ProviderDown, RedisDown
+from app.errors import ProviderDown, RedisDown
+from app.gateways.base import Callback, Gateway
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -31,21 +31,18 @@ class NotYet(Exception):
     """The callback says paid, the gateway does not (yet): ask again later."""
 
 
-async def accept(shop: Shop, provider: str, body: bytes, headers: Mapping[str, str], *, in_flight: int) -> int | None:
+async def accept(
+    shop: Shop, gateway: Gateway, callback: Callback, kept_headers: dict[str, str], *, in_flight: int
+) -> int | None:
     """The callback is in the inbox; returns the job to ring for, None for a repeat.
 
-    Raises: NotFound, Malformed, BadSignature: nothing was stored. PostgresDown: the gateway must call again.
+    Raises: Malformed, BadSignature: nothing was stored. PostgresDown: the gateway must call again.
     """
-    gateway = shop.gateways.get(provider)
-    if gateway is None:
-        raise NotFound("no such gateway here")
-    notice = gateway.verify(body, headers)
-    event = inbox.Event(
-        provider=provider, key=notice.event_key, invoice_id=notice.invoice_id, claims_paid=notice.claims_paid
-    )
+    notice = gateway.verify(callback)
+    event = inbox.Event(provider=gateway.name, key=notice.event_key, invoice_id=notice.invoice_id, claims=notice.claims)
     if in_flight >= CROWD and await _known(shop, event):
         return None
-    return (await inbox.store(shop.deps.pg, event, body, dict(headers))).outbox_id
+    return (await inbox.store(shop.deps.pg, event, callback.body, kept_headers)).outbox_id
 
 
 async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:

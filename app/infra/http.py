@@ -1,8 +1,10 @@
 """HTTP to outside parties: bounded in time and size, never following redirects, one failure type."""
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
+import msgspec
 
 from app.errors import ProviderDown
 
@@ -20,19 +22,36 @@ def client(timeout_ms: int) -> httpx.AsyncClient:
     )
 
 
-async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:
-    """The body of a 2xx answer. Raises: ProviderDown for anything else; neither body nor URL is in its text."""
+class Answer(msgspec.Struct, frozen=True):
+    """What an outside party answered, whole."""
+
+    status: int
+    body: bytes
+
+
+async def call(
+    http: httpx.AsyncClient, method: str, url: str, *, party: str, body: bytes = b"", headers: Mapping[str, str] = {}
+) -> Answer:
+    """A 2xx or 4xx answer. Raises: ProviderDown for anything else; neither body, headers nor URL are in its text."""
     try:
         # httpx's own timeout is per phase and per chunk: a trickle would outlive it for ever.
         whole = asyncio.timeout(http.timeout.read)
-        async with whole, http.stream("POST", url, content=body, headers=JSON) as response:
-            if not response.is_success:
+        async with whole, http.stream(method, url, content=body, headers=dict(headers)) as response:
+            if not response.is_success and not response.is_client_error:
                 raise ProviderDown(f"{party} answered {response.status_code}")
             answer = bytearray()
             async for chunk in response.aiter_bytes():
                 answer += chunk
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes")
-            return bytes(answer)
+            return Answer(response.status_code, bytes(answer))
     except (httpx.HTTPError, TimeoutError) as error:
         raise ProviderDown(f"{party} does not answer ({type(error).__name__})") from error
+
+
+async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:
+    """The body of a 2xx answer. Raises: ProviderDown for anything else; neither body nor URL is in its text."""
+    answer = await call(http, "POST", url, party=party, body=body, headers=JSON)
+    if answer.status >= 400:
+        raise ProviderDown(f"{party} answered {answer.status}")
+    return answer.body

@@ -264,3 +264,6 @@ def answered(work: Callable[[], Answer]) -> Answer:
         return work()
     except wire.Refused as refused:
         return Answer(200, {"error": True, "errors": refused.errors})
+
+
+SIMULATOR = CrystalPay

@@ -213,3 +213,6 @@ class Telegram(Party[wire.BotFault]):
     async def order_update(self, request: Req) -> Response[bytes]:
         order = msgspec.json.decode(await request.body(), type=wire.Push)
         return reply(await self.push_update(order.update, tries=order.tries))
+
+
+SIMULATOR = Telegram

@@ -5,9 +5,11 @@ from litestar import Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.params import FromPath
 
-from app.errors import Busy, RedisDown, UnsupportedMedia
+from app.errors import Busy, NotFound, RedisDown, UnsupportedMedia
 from app.flows import settle
+from app.gateways.base import Callback
 from app.shop import Shop
+from app.web.guards import address
 from app.web.handler import Req, TheShop
 
 log = structlog.get_logger(__name__)
@@ -36,21 +38,33 @@ async def crystalpay(request: Req, shop: TheShop) -> Response[bytes]:
 
 
 async def _accept(request: Req, provider: str, shop: Shop) -> Response[bytes]:
-    _check_media(request)
-    headers = {name: value[:MAX_HEADER] for name in KEPT_HEADERS if (value := request.headers.get(name))}
-    if request.client:
-        headers["remote"] = request.client.host
+    gateway = shop.gateways.get(provider)
+    if gateway is None:
+        raise NotFound("no such gateway here")
+    _check_media(request, gateway.traits.media)
     state = request.app.state
     if state.callbacks >= MOST_CALLBACKS:
         raise Busy(f"{state.callbacks} callbacks are being worked on", retry_after_s=1)
-    body = await request.body()
+    callback = Callback(await request.body(), _headers(request), address(request.scope))
+    kept = {name: callback.headers[name][:MAX_HEADER] for name in KEPT_HEADERS if name in callback.headers}
     state.callbacks += 1
     try:
-        outbox_id = await settle.accept(shop, provider, body, headers, in_flight=state.callbacks)
+        outbox_id = await settle.accept(
+            shop, gateway, callback, kept | {"remote": callback.address}, in_flight=state.callbacks
+        )
     finally:
         state.callbacks -= 1
     ring = BackgroundTask(_ring, shop, outbox_id) if outbox_id is not None else None
     return Response(b'{"ok":true}', media_type="application/json", background=ring)
+
+
+def _headers(request: Req) -> dict[str, str]:
+    """A header that is sent twice is both its values, so that no signature can hide behind another."""
+    found: dict[str, str] = {}
+    for raw_name, raw in request.scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 async def _ring(shop: Shop, outbox_id: int) -> None:
@@ -60,9 +74,9 @@ async def _ring(shop: Shop, outbox_id: int) -> None:
         log.warning("not rung, the relay will", outbox_id=outbox_id, error=str(error))
 
 
-def _check_media(request: Req) -> None:
-    media, _, params = request.headers.get("content-type", "application/json").partition(";")
-    if media.strip().lower() != "application/json" or "utf-16" in params.lower():
-        raise UnsupportedMedia("send application/json in UTF-8")
+def _check_media(request: Req, expected: str) -> None:
+    media, _, params = request.headers.get("content-type", expected).partition(";")
+    if media.strip().lower() != expected or "utf-16" in params.lower():
+        raise UnsupportedMedia(f"send {expected} in UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("send the body without Content-Encoding")

@@ -4,14 +4,11 @@
 -- $2 noun_id int8  -- 0: of all products
 -- $3 before  int8  -- the last change of the page before; only older ones
 -- $4 size    int8
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL))
 SELECT c.id, c.at, c.user_id, u.name AS user_name, c.role, c.noun, c.noun_id, c.what::text AS what
   FROM changes c
   JOIN products p ON p.id = c.noun_id
-  JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id
+  JOIN staff w ON w.role = 'admin' OR p.seller_id = w.seller_id
   LEFT JOIN users u ON u.id = c.user_id
- WHERE c.id < $3 AND ($2::bigint = 0 OR c.noun_id = $2)
+ WHERE w.user_id = $1 AND c.id < $3 AND ($2::bigint = 0 OR c.noun_id = $2)
  ORDER BY c.id DESC
  LIMIT $4;

@@ -55,8 +55,9 @@ noted AS (
     INSERT INTO order_events (order_id, to_status, role, user_id) SELECT m.id, 'pending', 'buyer', $2 FROM made m),
 opening AS (
     INSERT INTO payments (order_id, provider, amount_minor, currency)
-    SELECT m.id, $9, m.total_minor, m.currency FROM made m)
-SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at FROM made m;
+    SELECT m.id, $9, m.total_minor, m.currency FROM made m
+    RETURNING id)
+SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at, y.id AS payment_id FROM made m, opening y;
 
 -- name: find_repeat :opt Repeat
 -- The order that this user's key made.

@@ -16,7 +16,8 @@ UPDATE payments p SET status = 'opening', opened_at = now()
   FROM orders o
  WHERE o.id = p.order_id AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute' AND p.order_id = $1 AND p.provider = $2
    AND (p.status = 'failed' OR p.status = 'opening' AND p.opened_at < now() - $3::int * interval '1 second')
-RETURNING o.number, p.currency, p.amount_minor AS total_minor, o.expires_at, p.opened_at;
+RETURNING o.number, p.currency, p.amount_minor AS total_minor, o.expires_at, p.opened_at,
+          p.id AS payment_id;
 
 -- name: settle_payment :opt Verdict
 -- One re-fetched payment is judged and recorded: the order is paid only if it is payable and the money equal,

@@ -3,9 +3,7 @@
 -- $1 user_id   int8
 -- $2 seller_id int8   -- may be null: a seller's own
 -- $3 fields    jsonb  -- every column that is given at the start
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)),
+WITH who AS (SELECT s.role, s.seller_id FROM staff s WHERE s.user_id = $1),
 owner AS (
     SELECT s.id, w.role FROM who w JOIN sellers s ON s.id = coalesce($2, w.seller_id)
      WHERE w.role = 'admin' OR s.id = w.seller_id),
@@ -37,9 +35,7 @@ SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden'
 -- $2 product_id int8
 -- $3 version    int8   -- the one that the caller has seen
 -- $4 fields     jsonb  -- only those to change; null clears
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)),
+WITH who AS (SELECT s.role, s.seller_id FROM staff s WHERE s.user_id = $1),
 target AS (
     SELECT p.id, p.kind, p.version, to_jsonb(p) AS was, w.role
       FROM products p JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id
@@ -78,9 +74,7 @@ SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden' ELSE coalesce(j.w
 -- $1 user_id    int8
 -- $2 product_id int8
 -- $3 sealed     bytea
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)),
+WITH who AS (SELECT s.role, s.seller_id FROM staff s WHERE s.user_id = $1),
 target AS (
     SELECT p.id, p.kind, p.version, w.role
       FROM products p JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id
@@ -109,14 +103,11 @@ SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden'
 -- One product as its staff see it; no row for a product, or a user, that has nothing to do with it.
 -- $1 user_id    int8
 -- $2 product_id int8
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL))
 SELECT a.id, a.seller_id, a.seller_name, a.title, a.description, a.category, a.kind, a.currency, a.list_price_minor,
        a.discount_bp, a.duration_days, a.lead_time_h, a.active, a.version, a.created_at, a.has_content, a.available,
        a.expired, a.held, a.sold, a.withdrawn
-  FROM assortment a JOIN who w ON w.role = 'admin' OR a.seller_id = w.seller_id
- WHERE a.id = $2;
+  FROM staff w JOIN assortment a ON w.role = 'admin' OR a.seller_id = w.seller_id
+ WHERE w.user_id = $1 AND a.id = $2;
 
 -- name: list_cards :many Card
 -- A page of products in the order of ids, as their staff see them.
@@ -126,14 +117,11 @@ SELECT a.id, a.seller_id, a.seller_name, a.title, a.description, a.category, a.k
 -- $4 active    bool  -- null: both
 -- $5 after     int8  -- the last id of the page before; 0: from the start
 -- $6 size      int8
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL))
 SELECT a.id, a.seller_id, a.seller_name, a.title, a.description, a.category, a.kind, a.currency, a.list_price_minor,
        a.discount_bp, a.duration_days, a.lead_time_h, a.active, a.version, a.created_at, a.has_content, a.available,
        a.expired, a.held, a.sold, a.withdrawn
-  FROM assortment a JOIN who w ON w.role = 'admin' OR a.seller_id = w.seller_id
- WHERE a.id > $5
+  FROM staff w JOIN assortment a ON w.role = 'admin' OR a.seller_id = w.seller_id
+ WHERE w.user_id = $1 AND a.id > $5
    AND ($2 = '' OR strpos(lower(a.title || ' ' || a.category), lower($2)) > 0)
    AND ($3::bigint = 0 OR a.seller_id = $3)
    AND ($4::bool IS NULL OR a.active = $4)

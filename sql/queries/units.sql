@@ -13,8 +13,7 @@
 -- $10 dry_run        bool           -- judge it, write nothing
 -- $11 note           jsonb          -- what the audit line says besides
 WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)
+    SELECT s.role, s.seller_id FROM staff s WHERE s.user_id = $1
     UNION ALL SELECT 'admin', NULL WHERE $1::bigint IS NULL AND $11::jsonb ->> 'by' <> ''),
 target AS (
     SELECT p.id, p.kind, p.seller_id, w.role
@@ -31,7 +30,7 @@ fresh AS (
 -- A secret that somebody else adds at this moment fails the statement as a whole: the caller tries again, and sees it.
 added AS (
     INSERT INTO stock_items (id, product_id, sealed, fingerprint, discount_bp, expires_at)
-    SELECT f.id, f.product_id, f.sealed, f.fingerprint, f.discount_bp, f.expires_at FROM fresh f WHERE NOT $10::bool::bool
+    SELECT f.id, f.product_id, f.sealed, f.fingerprint, f.discount_bp, f.expires_at FROM fresh f WHERE NOT $10::bool
      ORDER BY f.fingerprint  -- two batches of the same secrets lock them in the same order
     RETURNING id),
 noted AS (
@@ -57,9 +56,7 @@ SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden'
 -- $1 user_id    int8
 -- $2 product_id int8
 -- $3 ids        uuid[]
-WITH who AS (
-    SELECT u.role, u.seller_id FROM users u
-     WHERE u.id = $1 AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id IS NOT NULL)),
+WITH who AS (SELECT s.role, s.seller_id FROM staff s WHERE s.user_id = $1),
 target AS (
     SELECT p.id, p.seller_id, w.role
       FROM products p JOIN who w ON w.role = 'admin' OR p.seller_id = w.seller_id WHERE p.id = $2),
@@ -96,5 +93,5 @@ SELECT (SELECT coalesce(json_agg(l ORDER BY l.id DESC), '[]')
                   FROM stock_items s
                  WHERE s.product_id = p.id AND s.id < $4 AND ($3 = '' OR s.state = $3)
                  ORDER BY s.id DESC LIMIT $5) l)::text AS units
-  FROM products p JOIN users u ON u.role = 'admin' OR u.role = 'seller' AND u.seller_id = p.seller_id
- WHERE p.id = $2 AND u.id = $1;
+  FROM products p JOIN staff w ON w.role = 'admin' OR p.seller_id = w.seller_id
+ WHERE p.id = $2 AND w.user_id = $1;

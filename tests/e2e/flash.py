@@ -26,7 +26,7 @@ from app.sandbox.telegram import Telegram
 from app.settings import Settings
 from tests.e2e.stage import environment_of, reserved_port
 from tests.e2e.traps import Doors, Process, Zygote, until
-from tests.world import BOT_TOKEN, SALT, invoice_of, settings_for
+from tests.world import BOT_TOKEN, SALT, invoice_of, settings_for, with_gateway
 
 HOST = "127.0.0.1"
 WEBS = 2
@@ -111,9 +111,10 @@ class Sale:
             settings = msgspec.structs.replace(
                 sale.settings,
                 public_url=f"http://{HOST}:{sale.ports[0]}",
-                crystalpay_url=await stack.enter_async_context(running(sale.crystalpay.app())),
                 telegram_api_url=await stack.enter_async_context(running(sale.telegram.app())),
             )
+            gateway_url = await stack.enter_async_context(running(sale.crystalpay.app()))
+            settings = with_gateway(settings, "crystalpay", url=gateway_url)
             for name, port in (*(("web", port) for port in sale.ports), ("worker", 0)):
                 env = environment_of(msgspec.structs.replace(settings, port=port))
                 process = Process(name, zygote, Doors(), env, home / f"{name}-{port}.log")

@@ -103,7 +103,7 @@ class Stage:
                 near: dict[str, str] = {}
                 for setting, (door, url) in urls.items():
                     near[setting], _ = await stack.enter_async_context(proxied(door, url, on_chunk=doors.on_chunk))
-                env = environment_of(msgspec.structs.replace(settings, **near))
+                env = environment_of(settings) | {f"TORG_{setting.upper()}": url for setting, url in near.items()}
                 process = Process(command, zygote, doors, env, home / f"{name}.log")
                 stack.callback(process.kill)
                 setattr(stage, name, process)
@@ -284,6 +284,8 @@ class Stage:
 
 def environment_of(settings: msgspec.Struct) -> dict[str, str]:
     given: dict[str, Any] = msgspec.to_builtins(settings)
+    for gateway, fields in given.pop("gateways").items():
+        given |= {f"{gateway}_{field}": value for field, value in fields.items()}
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
     return {f"TORG_{name.upper()}": text for name, text in texts.items()}
 

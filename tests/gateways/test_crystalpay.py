@@ -14,9 +14,9 @@ from litestar import Litestar, Request, Response, post
 
 from app import errors
 from app.base.money import Money
-from app.gateways.base import Ask, Invoice, Notice
+from app.gateways.base import Ask, Callback, Claim, Invoice, Notice
 from app.gateways.crystalpay import wire
-from app.gateways.crystalpay.gateway import CrystalPay
+from app.gateways.crystalpay.gateway import Config, CrystalPay
 from app.infra.http import MAX_ANSWER_BYTES
 from app.sandbox.crystalpay_wire import sign
 from app.sandbox.serve import running
@@ -26,6 +26,7 @@ MIB = 1024 * 1024
 ID, OTHER_ID = "123456789_abcdefghij", "987654321_zyxwvutsrq"
 RIGHT = sign(ID, SALT)
 ORDER = UUID("0197f0aa-0000-7000-8000-000000000001")
+REFERENCE = f"{ORDER}-3"
 
 # Field by field the sample of docs.crystalpay.io "poluchenie-informacii-ob-invoise" (PROTOCOLS §1), with our `extra`.
 SAMPLE: dict[str, Any] = {
@@ -33,7 +34,7 @@ SAMPLE: dict[str, Any] = {
     "type": "purchase", "subtract_from": "amount", "method": "LZTMARKET", "required_method": None,
     "rub_amount": "8146", "currency": "USD", "amount": "100", "amount_currency": "USD", "initial_amount": "100",
     "remaining_amount": "0", "balance_amount": "97", "commission_amount": "3", "description": "Order 7",
-    "redirect_url": None, "callback_url": None, "extra": str(ORDER), "created_at": "2026-01-01 12:00:00",
+    "redirect_url": None, "callback_url": None, "extra": REFERENCE, "created_at": "2026-01-01 12:00:00",
     "expired_at": "2026-01-01 12:15:00", "final_at": "2026-01-01 12:01:00",
 }  # fmt: skip
 
@@ -145,13 +146,16 @@ async def desk(*answers: bytes, status: int = 200) -> AsyncIterator[tuple[Crysta
         return Response(given.pop(0), status_code=status, media_type="application/json")
 
     async with running(Litestar([answer], openapi_config=None)) as url, httpx.AsyncClient(timeout=5) as http:
-        yield CrystalPay(http, url + "/", login="desk", secret="secret-one", salt=SALT), asked
+        yield CrystalPay(Config(login="desk", secret="secret-one", salt=SALT, url=url + "/"), http), asked
 
 
 def gateway(salt: str = SALT) -> CrystalPay:
-    return CrystalPay(
-        httpx.AsyncClient(verify=False), "https://api.invalid", login="desk", secret="secret-one", salt=salt
-    )
+    config = Config(login="desk", secret="secret-one", salt=salt, url="https://api.invalid")
+    return CrystalPay(config, httpx.AsyncClient(verify=False))
+
+
+def called(body: bytes) -> Callback:
+    return Callback(body, {}, "192.0.2.1")
 
 
 def told(**changes: Any) -> bytes:
@@ -170,18 +174,18 @@ def test_the_signature_is_the_documented_one() -> None:
 def test_a_bad_callback_is_not_verified(name: str) -> None:
     kind, body = BAD[name]
     with pytest.raises(kind):
-        gateway().verify(body, {})
+        gateway().verify(called(body))
 
 
 @pytest.mark.parametrize(
-    ("state", "key", "claims_paid"),
-    [("payed", "payed", True), ("notpayed", "notpayed", False), ("processing", "processing", False),
-     ("wrongamount", "wrongamount", False), ("failed", "failed", False),
-     ("PAYED", "other", False), ("x:y", "other", False), (None, "other", False), (["payed"], "other", False)],
+    ("state", "key", "claims"),
+    [("payed", "payed", "paid"), ("notpayed", "notpayed", "other"), ("processing", "processing", "other"),
+     ("wrongamount", "wrongamount", "other"), ("failed", "failed", "other"),
+     ("PAYED", "other", "other"), ("x:y", "other", "other"), (None, "other", "other"), (["payed"], "other", "other")],
 )  # fmt: skip
-def test_a_right_callback_is_one_event_per_invoice_and_state(state: Any, key: str, claims_paid: bool) -> None:
-    notice = gateway().verify(event(state=state), {})
-    assert notice == Notice(event_key=f"{ID}:{key}", invoice_id=ID, claims_paid=claims_paid)
+def test_a_right_callback_is_one_event_per_invoice_and_state(state: Any, key: str, claims: Claim) -> None:
+    notice = gateway().verify(called(event(state=state)))
+    assert notice == Notice(event_key=f"{ID}:{key}", invoice_id=ID, claims=claims)
 
 
 # What the gateway says of an invoice.
@@ -221,7 +225,26 @@ def test_any_other_state_is_not_paid(state: str) -> None:
     assert not wire.read_state(told(state=state), ID).paid
 
 
-@pytest.mark.parametrize("extra", [None, "", "7", "order", str(ORDER).upper(), f"{{{ORDER}}}", f" {ORDER}", ORDER.hex])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        None,
+        "",
+        "7",
+        "order",
+        str(ORDER),
+        REFERENCE.upper(),
+        f"{{{ORDER}}}-1",
+        f" {REFERENCE}",
+        ORDER.hex,
+        f"{ORDER}-",
+        f"{ORDER}-x",
+        f"{ORDER}:1",
+        f"{REFERENCE}\n",
+        f"{ORDER}--1",
+        f"{ORDER}-{10**19}",
+    ],
+)
 def test_an_extra_that_is_no_order_id_of_ours_names_no_order(extra: str | None) -> None:
     assert wire.read_state(told(extra=extra), ID).order_id is None
 
@@ -274,7 +297,7 @@ async def test_an_invoice_is_asked_for_with_exactly_the_documented_fields() -> N
     body = json.loads(asked[0], parse_float=Decimal)
     assert body == {
         "auth_login": "desk", "auth_secret": "secret-one", "amount": Decimal("1490.5"), "type": "purchase",
-        "lifetime": 15, "currency": "RUB", "description": "Order 7", "extra": str(ORDER),
+        "lifetime": 15, "currency": "RUB", "description": "Order 7", "extra": REFERENCE,
         "redirect_url": "https://shop.example/?order=1", "callback_url": "https://shop.example/hook",
     }  # fmt: skip
 
@@ -316,7 +339,7 @@ async def test_only_a_small_2xx_answer_counts(status: int, answer: bytes) -> Non
 
 async def test_a_gateway_that_is_not_there_is_down() -> None:
     async with httpx.AsyncClient(timeout=1) as http:
-        adapter = CrystalPay(http, "http://127.0.0.1:9", login="desk", secret="secret-one", salt=SALT)
+        adapter = CrystalPay(Config(login="desk", secret="secret-one", salt=SALT, url="http://127.0.0.1:9"), http)
         with pytest.raises(errors.ProviderDown, match="ConnectError"):
             await adapter.fetch(ID)
 
@@ -324,6 +347,7 @@ async def test_a_gateway_that_is_not_there_is_down() -> None:
 def ask(amount_minor: int) -> Ask:
     return Ask(
         order_id=ORDER,
+        payment_id=3,
         number=7,
         money=Money(amount_minor, "RUB"),
         lifetime_s=901,

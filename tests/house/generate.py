@@ -14,6 +14,7 @@ from pathlib import Path
 from app.base.keys import KEYS
 from app.domain.limits import TABLE
 from app.errors import Problem
+from app.gateways import registry
 from app.infra import embedded
 from app.infra.migrate import migrate
 from app.settings import env_example
@@ -76,7 +77,7 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """What is made from the code alone, by file name."""
     return {
-        ".env.example": env_example(),
+        ".env.example": env_example() + registry.env_example(),
         "docs/errors.md": errors_page(),
         "docs/keys.md": keys_page(),
         "docs/limits.md": limits_page(),

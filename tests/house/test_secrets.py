@@ -31,9 +31,7 @@ SETTINGS = Settings(
     telegram_bot_token=BOT_TOKEN,
     session_secret="CANARY \"double\" 'single' \\ back 0123456789",
     goods_keys=f"new:{base64.b64encode(b'CANARY+/' * 4).decode()}, old:CANARYaaaa+/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=",
-    crystalpay_login="desk",
-    crystalpay_secret="CANARY-сек/рет?&=",
-    crystalpay_salt="CANARY+of/the=salt",
+    gateways={"crystalpay": {"login": "desk", "secret": "CANARY-сек/рет?&=", "salt": "CANARY+of/the=salt"}},
 )
 SECRETS = (
     *SETTINGS.secrets(),
@@ -255,7 +253,9 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 def test_a_secret_inside_another_leaves_nothing_behind() -> None:
-    mask = masker(Settings(crystalpay_secret="abcd", crystalpay_salt="abcdefgh", telegram_bot_token="xxabcdxx"))
+    mask = masker(
+        Settings(gateways={"crystalpay": {"secret": "abcd", "salt": "abcdefgh"}}, telegram_bot_token="xxabcdxx")
+    )
     assert mask("abcdefgh abcd xxabcdxx") == "*** *** ***"
 
 

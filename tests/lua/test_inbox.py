@@ -12,9 +12,9 @@ from app.infra.lua import Redis, ScriptFailed
 from app.infra.pipe import Pipe
 from tests.lua.measure import check_life, commands_run, everything, stated
 
-EVENT = Event(provider="crystalpay", key="inv-1:paid", invoice_id="inv-1", claims_paid=True)
-OTHER = Event(provider="crystalpay", key="inv-2:paid", invoice_id="inv-2", claims_paid=True)
-ELSEWHERE = Event(provider="yookassa", key="inv-1:paid", invoice_id="inv-1", claims_paid=True)
+EVENT = Event(provider="crystalpay", key="inv-1:paid", invoice_id="inv-1", claims="paid")
+OTHER = Event(provider="crystalpay", key="inv-2:paid", invoice_id="inv-2", claims="paid")
+ELSEWHERE = Event(provider="yookassa", key="inv-1:paid", invoice_id="inv-1", claims="paid")
 KEY = keys.event(EVENT.provider, EVENT.key)
 
 

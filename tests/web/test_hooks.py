@@ -25,7 +25,7 @@ from app.sandbox.crystalpay import ApiFault
 from app.sandbox.crystalpay_wire import Callbacks, Payment
 from tests.gateways.test_crystalpay import BAD, ID, MIB, OTHER_ID, event, proven
 from tests.web.test_shop import NO_REDIS, Door, in_module, own_world, problem
-from tests.world import SALT, Buyer, World, invoice_of
+from tests.world import GATEWAYS, SALT, Buyer, World, invoice_of
 
 HOOKS = ("/api/webhook/crystalpay", "/api/webhook/payment/crystalpay")
 TOO_LARGE = {"F51 1 MiB + 1": event().ljust(MIB + 1), "F51 2 MiB of an id": proven("a" * 2 * MIB)}
@@ -128,7 +128,9 @@ async def test_f51_an_endless_body_is_cut(shared: World, framing: str, media: st
 
 
 async def test_without_the_salt_there_is_no_gateway(pg_url: str, servers: Servers) -> None:
-    async with World.opened(pg_url, servers.redis_url, crystalpay_salt="") as world:
+    async with World.opened(
+        pg_url, servers.redis_url, gateways={"crystalpay": GATEWAYS["crystalpay"] | {"salt": ""}}
+    ) as world:
         for path in HOOKS:
             for body in (event(), event(signature=...), event(signature=""), b""):
                 problem(await world.callback(body, path), errors.NotFound)
@@ -299,12 +301,15 @@ async def test_f29_f41_an_invoice_that_we_did_not_make_grants_nothing(
     buyer, order, invoice = await placed(shared, await shared.buyer(uuid4().int >> 80))
     await shared.crystalpay.pay(invoice)
     await later(shared)
-    settings, orders = shared.shop.deps.settings, {"the order's": order, "unknown": str(uuid4())}
+    gateway, orders = (
+        shared.shop.deps.settings.gateways["crystalpay"],
+        {"the order's": f"{order}-9", "unknown": f"{uuid4()}-1"},
+    )
     wanted = {"amount": 100, "type": "purchase", "lifetime": 15, "extra": orders.get(extra, extra)}
-    secrets = {"auth_login": settings.crystalpay_login, "auth_secret": settings.crystalpay_secret}
+    secrets = {"auth_login": gateway["login"], "auth_secret": gateway["secret"]}
     made = await shared.shop.deps.http.post(
-        f"{settings.crystalpay_url}/v3/invoice/create/",
-        json=wanted | secrets | {"callback_url": settings.public_url + HOOKS[0]},
+        f"{gateway['url']}/v3/invoice/create/",
+        json=wanted | secrets | {"callback_url": str(shared.http.base_url.join(HOOKS[0]))},
     )
     await shared.crystalpay.pay(made.json()["id"])
     assert shared.crystalpay.entries("callback")[-1].status == 200

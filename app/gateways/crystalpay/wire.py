@@ -6,11 +6,10 @@ from typing import TypeVar
 
 import msgspec
 
-from app.base.ids import parse_id
 from app.base.money import MINOR_DIGITS, Money, decimal_number, parse_minor
 from app.base.strictjson import BadJson, decode_object
 from app.errors import BadSignature, Malformed, ProviderDown
-from app.gateways.base import Ask, Invoice, InvoiceState, Notice
+from app.gateways.base import Ask, Claim, Invoice, InvoiceState, Notice, order_of
 
 T = TypeVar("T")
 
@@ -70,7 +69,7 @@ _numbers = msgspec.json.Encoder(decimal_format="number")
 
 
 def create_body(ask: Ask, login: str, secret: str) -> bytes:
-    """The request for an invoice that carries our order's id and lives as long as its goods are held."""
+    """The request for an invoice that carries our reference and lives as long as its goods are held."""
     return _numbers.encode(
         Create(
             auth_login=login,
@@ -80,7 +79,7 @@ def create_body(ask: Ask, login: str, secret: str) -> bytes:
             lifetime=max(1, ask.lifetime_s // 60),  # never longer than the goods are held
             currency=ask.money.currency,
             description=f"Order {ask.number}"[:MAX_DESCRIPTION],
-            extra=str(ask.order_id),
+            extra=ask.reference,
             redirect_url=ask.return_url,
             callback_url=ask.callback_url,
         )
@@ -114,8 +113,9 @@ def read_state(answer: bytes, invoice_id: str) -> InvoiceState:
         id=info.id,
         state=info.state,
         paid=info.state in ("payed", "wrongamount"),
+        final=info.state in ("payed", "failed"),
         money=Money(_received_minor(info.state, amount_minor, remaining_minor), info.currency),
-        order_id=parse_id(info.extra or ""),
+        order_id=order_of(info.extra or ""),
     )
 
 
@@ -137,7 +137,8 @@ def read_notice(body: bytes) -> tuple[Notice, str]:
     if not isinstance(invoice_id, str) or not _INVOICE_ID.fullmatch(invoice_id):
         raise Malformed("the invoice id is missing or not one of CrystalPay's")
     word = state if isinstance(state, str) and state in STATES else "other"
-    return Notice(event_key=f"{invoice_id}:{word}", invoice_id=invoice_id, claims_paid=word == "payed"), signature
+    claims: Claim = "paid" if word == "payed" else "other"
+    return Notice(event_key=f"{invoice_id}:{word}", invoice_id=invoice_id, claims=claims), signature
 
 
 def _minor(raw: msgspec.Raw, currency: str) -> int:
