@@ -7,7 +7,7 @@ Problem
 ├── NotFound 404
 ├── MethodNotAllowed 405
 ├── TooSlow 408
-├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates
+├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates · NotEnough
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── KeyReused 422
@@ -121,6 +121,12 @@ class TooManyPending(Conflict):
     """The buyer has as many unpaid orders as one may have: pay one, or wait until it expires. `limit` says how many."""
 
     type, title = "/problems/too-many-pending", "Too many unpaid orders"
+
+
+class NotEnough(Conflict):
+    """The buyer's balance is less than the order costs; the order stands, to be paid otherwise."""
+
+    type, title = "/problems/not-enough", "Not enough on the balance"
 
 
 class TooLarge(Problem):

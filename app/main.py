@@ -15,7 +15,20 @@ from app.base.version import VERSION
 from app.infra import observe
 from app.settings import BadSettings, Settings
 from app.shop import Shop, opened
-from app.web import admin, admin_stock, front, guards, health, hooks, orders, problems, reviews, shop
+from app.web import (
+    admin,
+    admin_orders,
+    admin_stock,
+    front,
+    guards,
+    health,
+    hooks,
+    money,
+    orders,
+    problems,
+    reviews,
+    shop,
+)
 from app.web.requests import JsonRequest, RequestId
 
 log = structlog.get_logger(__name__)
@@ -26,9 +39,11 @@ HANDLERS = (
     shop.open_session, shop.me, shop.list_products, shop.show_product,
     reviews.write_review, reviews.list_reviews,
     orders.place_order, orders.list_orders, orders.show_order, orders.show_goods,
+    money.pay_order, money.move_order, money.show_balance,
     hooks.payment, hooks.crystalpay,
     admin.list_admin_products, admin.create_product, admin.show_admin_product, admin.change_product,
     admin.share_content, admin.list_changes,
+    admin_orders.refund_order, admin_orders.list_refunds, admin_orders.hand_over_made,
     admin_stock.add_stock, admin_stock.list_stock, admin_stock.withdraw_stock,
     health.live, health.ready,
 )  # fmt: skip

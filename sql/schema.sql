@@ -126,21 +126,33 @@ UNION ALL
            FROM public.shared_goods g
           WHERE (g.product_id = p.id))))));
 
+CREATE TABLE public.balances (
+    user_id bigint NOT NULL,
+    currency text NOT NULL,
+    balance_minor bigint DEFAULT 0 NOT NULL,
+    debt_minor bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT balances_balance_minor_check CHECK ((balance_minor >= 0)),
+    CONSTRAINT balances_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT balances_debt_minor_check CHECK ((debt_minor >= 0))
+);
+
 CREATE TABLE public.changes (
     id bigint NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
     user_id bigint,
     role text NOT NULL,
     noun text NOT NULL,
-    noun_id bigint NOT NULL,
+    noun_id bigint,
     what jsonb NOT NULL,
     batch text,
     request_hash bytea,
     known integer[],
+    promo_id bigint,
     CONSTRAINT changes_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 255))),
     CONSTRAINT changes_check CHECK (((user_id IS NOT NULL) OR (what ? 'by'::text))),
     CONSTRAINT changes_check1 CHECK ((((batch IS NULL) = (request_hash IS NULL)) AND ((batch IS NULL) = (known IS NULL)))),
-    CONSTRAINT changes_noun_check CHECK ((noun = ANY (ARRAY['product'::text, 'stock'::text]))),
+    CONSTRAINT changes_check2 CHECK ((((noun = 'promo'::text) = (promo_id IS NOT NULL)) AND ((noun = 'promo'::text) = (noun_id IS NULL)))),
+    CONSTRAINT changes_noun_check CHECK ((noun = ANY (ARRAY['product'::text, 'stock'::text, 'promo'::text]))),
     CONSTRAINT changes_request_hash_check CHECK ((octet_length(request_hash) = 32)),
     CONSTRAINT changes_role_check CHECK ((role = ANY (ARRAY['seller'::text, 'admin'::text])))
 );
@@ -179,6 +191,85 @@ ALTER TABLE public.inbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.postings (
+    id bigint NOT NULL,
+    reference text NOT NULL,
+    debit text NOT NULL,
+    credit text NOT NULL,
+    amount_minor bigint NOT NULL,
+    currency text NOT NULL,
+    reason text NOT NULL,
+    order_id uuid,
+    user_id bigint,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT postings_amount_minor_check CHECK ((amount_minor > 0)),
+    CONSTRAINT postings_check CHECK ((debit <> credit)),
+    CONSTRAINT postings_credit_check CHECK ((credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'::text)),
+    CONSTRAINT postings_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT postings_debit_check CHECK ((debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'::text)),
+    CONSTRAINT postings_reason_check CHECK ((reason = ANY (ARRAY['sale'::text, 'overpaid'::text, 'underpaid'::text, 'late'::text, 'second'::text, 'cancelled'::text, 'from_balance'::text, 'refund'::text, 'chargeback'::text, 'bonus'::text, 'clawback'::text, 'repaid'::text, 'cashback'::text]))),
+    CONSTRAINT postings_reference_check CHECK (((length(reference) >= 1) AND (length(reference) <= 200)))
+);
+
+CREATE VIEW public.ledger AS
+ SELECT p.credit AS account,
+    p.amount_minor,
+    p.currency,
+    p.reason,
+    p.order_id,
+    p.at,
+    p.id
+   FROM public.postings p
+UNION ALL
+ SELECT p.debit AS account,
+    (- p.amount_minor) AS amount_minor,
+    p.currency,
+    p.reason,
+    p.order_id,
+    p.at,
+    p.id
+   FROM public.postings p;
+
+CREATE TABLE public.made_goods (
+    order_id uuid NOT NULL,
+    "position" integer NOT NULL,
+    sealed bytea NOT NULL,
+    user_id bigint,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.promos (
+    id bigint NOT NULL,
+    code text NOT NULL,
+    discount_bp integer NOT NULL,
+    most_uses integer NOT NULL,
+    uses integer DEFAULT 0 NOT NULL,
+    per_user integer DEFAULT 1 NOT NULL,
+    starts_at timestamp with time zone DEFAULT now() NOT NULL,
+    ends_at timestamp with time zone,
+    active boolean DEFAULT true NOT NULL,
+    seller_id bigint,
+    product_id bigint,
+    version bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT promos_check CHECK ((ends_at > starts_at)),
+    CONSTRAINT promos_code_check CHECK ((code ~ '^[A-Z0-9_-]{2,40}$'::text)),
+    CONSTRAINT promos_discount_bp_check CHECK (((discount_bp >= 1) AND (discount_bp <= 10000))),
+    CONSTRAINT promos_most_uses_check CHECK ((most_uses > 0)),
+    CONSTRAINT promos_per_user_check CHECK (((per_user >= 1) AND (per_user <= 100))),
+    CONSTRAINT promos_uses_check CHECK (((uses >= 0) AND (uses <= most_uses)))
+);
+
+CREATE VIEW public.open_promos AS
+ SELECT id,
+    code,
+    discount_bp,
+    per_user,
+    seller_id,
+    product_id
+   FROM public.promos p
+  WHERE (active AND (uses < most_uses) AND (starts_at <= now()) AND ((ends_at IS NULL) OR (ends_at > now())));
 
 CREATE TABLE public.order_events (
     id bigint NOT NULL,
@@ -238,8 +329,16 @@ CREATE TABLE public.orders (
     paid_by text,
     delivered_at timestamp with time zone,
     slot smallint,
+    credited_minor bigint DEFAULT 0 NOT NULL,
+    refunded_minor bigint DEFAULT 0 NOT NULL,
+    promo_id bigint,
+    promo_slot integer,
+    CONSTRAINT orders_check CHECK (((refunded_minor >= 0) AND (refunded_minor <= total_minor))),
+    CONSTRAINT orders_check1 CHECK (((promo_slot IS NULL) OR (promo_id IS NOT NULL))),
+    CONSTRAINT orders_credited_minor_check CHECK ((credited_minor >= 0)),
     CONSTRAINT orders_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT orders_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
+    CONSTRAINT orders_promo_slot_check CHECK (((promo_slot >= 1) AND (promo_slot <= 100))),
     CONSTRAINT orders_request_hash_check CHECK ((octet_length(request_hash) = 32)),
     CONSTRAINT orders_slot_check CHECK (((slot >= 1) AND (slot <= 100))),
     CONSTRAINT orders_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'preorder'::text, 'delivered'::text, 'shipped'::text, 'completed'::text, 'cancelled'::text, 'expired'::text, 'refunded'::text, 'partially_refunded'::text]))),
@@ -276,7 +375,9 @@ CREATE VIEW public.orders_with_lines AS
                     min(i."position") AS first
                    FROM public.order_items i
                   WHERE (i.order_id = o.id)
-                  GROUP BY i.product_id, i.title, i.kind) l) AS lines
+                  GROUP BY i.product_id, i.title, i.kind) l) AS lines,
+    credited_minor,
+    refunded_minor
    FROM public.orders o;
 
 CREATE TABLE public.outbox (
@@ -316,16 +417,32 @@ CREATE TABLE public.payments (
     currency text NOT NULL,
     opened_at timestamp with time zone DEFAULT now() NOT NULL,
     paid_at timestamp with time zone,
+    received_minor bigint DEFAULT 0 NOT NULL,
+    refunded_minor bigint DEFAULT 0 NOT NULL,
+    poll_at timestamp with time zone,
+    polls integer DEFAULT 0 NOT NULL,
+    polled_at timestamp with time zone,
     CONSTRAINT payments_amount_minor_check CHECK ((amount_minor > 0)),
     CONSTRAINT payments_check CHECK (((status <> ALL (ARRAY['open'::text, 'paid'::text])) OR (invoice_id IS NOT NULL))),
+    CONSTRAINT payments_check1 CHECK (((refunded_minor >= 0) AND (refunded_minor <= received_minor))),
     CONSTRAINT payments_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT payments_invoice_id_check CHECK (((length(invoice_id) >= 1) AND (length(invoice_id) <= 128))),
     CONSTRAINT payments_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text)),
-    CONSTRAINT payments_status_check CHECK ((status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text, 'paid'::text])))
+    CONSTRAINT payments_received_minor_check CHECK ((received_minor >= 0)),
+    CONSTRAINT payments_status_check CHECK ((status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text, 'paid'::text, 'credited'::text, 'cancelled'::text])))
 );
 
 ALTER TABLE public.payments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.payments_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.postings ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.postings_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -349,6 +466,54 @@ ALTER TABLE public.products ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+ALTER TABLE public.promos ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.promos_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.referral_bonuses (
+    order_id uuid NOT NULL,
+    level integer NOT NULL,
+    user_id bigint NOT NULL,
+    amount_minor bigint NOT NULL,
+    currency text NOT NULL,
+    clawed_minor bigint DEFAULT 0 NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT referral_bonuses_amount_minor_check CHECK ((amount_minor > 0)),
+    CONSTRAINT referral_bonuses_check CHECK (((clawed_minor >= 0) AND (clawed_minor <= amount_minor))),
+    CONSTRAINT referral_bonuses_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT referral_bonuses_level_check CHECK (((level >= 1) AND (level <= 3)))
+);
+
+CREATE TABLE public.refunds (
+    id uuid NOT NULL,
+    order_id uuid NOT NULL,
+    payment_id bigint,
+    target text NOT NULL,
+    amount_minor bigint NOT NULL,
+    currency text NOT NULL,
+    state text NOT NULL,
+    gateway_id text DEFAULT ''::text NOT NULL,
+    reason text NOT NULL,
+    note text DEFAULT ''::text NOT NULL,
+    user_id bigint,
+    key text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    done_at timestamp with time zone,
+    CONSTRAINT refunds_amount_minor_check CHECK ((amount_minor > 0)),
+    CONSTRAINT refunds_check CHECK (((target = 'rail'::text) = (payment_id IS NOT NULL))),
+    CONSTRAINT refunds_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT refunds_key_check CHECK (((length(key) >= 1) AND (length(key) <= 300))),
+    CONSTRAINT refunds_note_check CHECK ((length(note) <= 500)),
+    CONSTRAINT refunds_reason_check CHECK ((reason = ANY (ARRAY['admin'::text, 'overdue'::text]))),
+    CONSTRAINT refunds_state_check CHECK ((state = ANY (ARRAY['owed'::text, 'done'::text, 'refused'::text]))),
+    CONSTRAINT refunds_target_check CHECK ((target = ANY (ARRAY['balance'::text, 'rail'::text])))
 );
 
 CREATE TABLE public.reviews (
@@ -434,6 +599,8 @@ CREATE TABLE public.users (
     seller_id bigint,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    referrer_id bigint,
+    CONSTRAINT users_check CHECK ((referrer_id < id)),
     CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
     CONSTRAINT users_name_check CHECK ((length(name) <= 200)),
     CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text]))),
@@ -457,6 +624,9 @@ ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY public.balances
+    ADD CONSTRAINT balances_pkey PRIMARY KEY (user_id, currency);
+
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (id);
 
@@ -465,6 +635,9 @@ ALTER TABLE ONLY public.inbox
 
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_provider_event_key_key UNIQUE (provider, event_key);
+
+ALTER TABLE ONLY public.made_goods
+    ADD CONSTRAINT made_goods_pkey PRIMARY KEY (order_id, "position");
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_pkey PRIMARY KEY (id);
@@ -496,11 +669,32 @@ ALTER TABLE ONLY public.payments
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_provider_invoice_id_key UNIQUE (provider, invoice_id);
 
+ALTER TABLE ONLY public.postings
+    ADD CONSTRAINT postings_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.postings
+    ADD CONSTRAINT postings_reference_key UNIQUE (reference);
+
 ALTER TABLE ONLY public.product_ratings
     ADD CONSTRAINT product_ratings_pkey PRIMARY KEY (product_id);
 
 ALTER TABLE ONLY public.products
     ADD CONSTRAINT products_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.promos
+    ADD CONSTRAINT promos_code_key UNIQUE (code);
+
+ALTER TABLE ONLY public.promos
+    ADD CONSTRAINT promos_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.referral_bonuses
+    ADD CONSTRAINT referral_bonuses_pkey PRIMARY KEY (order_id, level);
+
+ALTER TABLE ONLY public.refunds
+    ADD CONSTRAINT refunds_order_id_key_key UNIQUE (order_id, key);
+
+ALTER TABLE ONLY public.refunds
+    ADD CONSTRAINT refunds_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.reviews
     ADD CONSTRAINT reviews_id_key UNIQUE (id);
@@ -537,11 +731,17 @@ CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 
 
 CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id, id);
 
+CREATE INDEX order_items_delivered ON public.order_items USING btree (delivered_at) WHERE (state = 'delivered'::text);
+
 CREATE UNIQUE INDEX order_items_item_once ON public.order_items USING btree (stock_item_id) WHERE (state <> 'released'::text);
+
+CREATE INDEX order_items_owed ON public.order_items USING btree (due_at) WHERE ((state = 'owed'::text) AND (due_at IS NOT NULL));
 
 CREATE INDEX orders_of_user ON public.orders USING btree (user_id, number DESC);
 
 CREATE UNIQUE INDEX orders_pending_slot ON public.orders USING btree (user_id, slot) WHERE ((status = 'pending'::text) AND (slot IS NOT NULL));
+
+CREATE UNIQUE INDEX orders_promo_slot ON public.orders USING btree (user_id, promo_id, promo_slot) WHERE ((promo_id IS NOT NULL) AND (promo_slot IS NOT NULL) AND (status <> ALL (ARRAY['expired'::text, 'cancelled'::text])));
 
 CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE (status = 'pending'::text);
 
@@ -551,9 +751,17 @@ CREATE INDEX outbox_settling ON public.outbox USING btree (((payload ->> 'invoic
 
 CREATE INDEX payments_of_order ON public.payments USING btree (order_id);
 
-CREATE UNIQUE INDEX payments_one_current ON public.payments USING btree (order_id, provider) WHERE (status <> 'paid'::text);
+CREATE UNIQUE INDEX payments_one_current ON public.payments USING btree (order_id, provider) WHERE (status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text]));
 
 CREATE UNIQUE INDEX payments_paid_once ON public.payments USING btree (order_id) WHERE (status = 'paid'::text);
+
+CREATE INDEX payments_polled ON public.payments USING btree (provider, polled_at) WHERE (polled_at IS NOT NULL);
+
+CREATE INDEX payments_to_poll ON public.payments USING btree (poll_at) WHERE (poll_at IS NOT NULL);
+
+CREATE INDEX postings_of_order ON public.postings USING btree (order_id) WHERE (order_id IS NOT NULL);
+
+CREATE INDEX postings_of_user ON public.postings USING btree (user_id, id DESC) WHERE (user_id IS NOT NULL);
 
 CREATE INDEX products_category ON public.products USING btree (category, id) WHERE active;
 
@@ -561,20 +769,40 @@ CREATE INDEX products_search ON public.products USING gin (search) WITH (fastupd
 
 CREATE INDEX products_shelf ON public.products USING btree (id) WHERE active;
 
+CREATE INDEX referral_bonuses_of_user ON public.referral_bonuses USING btree (user_id);
+
+CREATE INDEX refunds_of_order ON public.refunds USING btree (order_id, at);
+
 CREATE INDEX reviews_newest ON public.reviews USING btree (product_id, id DESC);
 
 CREATE INDEX stock_items_line ON public.stock_items USING btree (product_id, discount_bp DESC, received_at, id) WHERE (state = 'available'::text);
 
 CREATE INDEX stock_items_listed ON public.stock_items USING btree (product_id, id);
 
+CREATE INDEX users_of_seller ON public.users USING btree (seller_id) WHERE (seller_id IS NOT NULL);
+
+CREATE INDEX users_referred ON public.users USING btree (referrer_id) WHERE (referrer_id IS NOT NULL);
+
+ALTER TABLE ONLY public.balances
+    ADD CONSTRAINT balances_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_noun_id_fkey FOREIGN KEY (noun_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_promo_id_fkey FOREIGN KEY (promo_id) REFERENCES public.promos(id);
 
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.made_goods
+    ADD CONSTRAINT made_goods_order_id_position_fkey FOREIGN KEY (order_id, "position") REFERENCES public.order_items(order_id, "position");
+
+ALTER TABLE ONLY public.made_goods
+    ADD CONSTRAINT made_goods_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
@@ -592,6 +820,9 @@ ALTER TABLE ONLY public.order_items
     ADD CONSTRAINT order_items_stock_item_id_fkey FOREIGN KEY (stock_item_id) REFERENCES public.stock_items(id);
 
 ALTER TABLE ONLY public.orders
+    ADD CONSTRAINT orders_promo_id_fkey FOREIGN KEY (promo_id) REFERENCES public.promos(id);
+
+ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
 
 ALTER TABLE ONLY public.orders
@@ -600,11 +831,38 @@ ALTER TABLE ONLY public.orders
 ALTER TABLE ONLY public.payments
     ADD CONSTRAINT payments_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
 
+ALTER TABLE ONLY public.postings
+    ADD CONSTRAINT postings_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.postings
+    ADD CONSTRAINT postings_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
 ALTER TABLE ONLY public.product_ratings
     ADD CONSTRAINT product_ratings_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
 
 ALTER TABLE ONLY public.products
     ADD CONSTRAINT products_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
+ALTER TABLE ONLY public.promos
+    ADD CONSTRAINT promos_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.promos
+    ADD CONSTRAINT promos_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
+ALTER TABLE ONLY public.referral_bonuses
+    ADD CONSTRAINT referral_bonuses_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.referral_bonuses
+    ADD CONSTRAINT referral_bonuses_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.refunds
+    ADD CONSTRAINT refunds_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
+
+ALTER TABLE ONLY public.refunds
+    ADD CONSTRAINT refunds_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES public.payments(id);
+
+ALTER TABLE ONLY public.refunds
+    ADD CONSTRAINT refunds_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.reviews
     ADD CONSTRAINT reviews_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
@@ -620,6 +878,9 @@ ALTER TABLE ONLY public.shared_goods
 
 ALTER TABLE ONLY public.stock_items
     ADD CONSTRAINT stock_items_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_referrer_id_fkey FOREIGN KEY (referrer_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);

@@ -1,7 +1,7 @@
 """A whole shop in one process, on real servers and over real HTTP, for tests that tell a story."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -12,9 +12,11 @@ from litestar import Litestar
 
 from app.base import clock
 from app.demo.environment import free_port
-from app.domain import catalog, goods, stock
+from app.domain import catalog, goods, ledger, units
 from app.domain.catalog import NewProduct
-from app.errors import RedisDown
+from app.errors import PostgresDown, RedisDown
+from app.infra.secrets import Sealer
+from app.infra.sql import Postgres
 from app.infra.telegram import bot
 from app.main import create_app
 from app.sandbox.crystalpay import CrystalPay
@@ -27,6 +29,10 @@ from workers import jobs
 
 BOT_TOKEN = "1234567890:AAtest-token-of-the-test-bot_0123456"
 SALT = "salt-of-the-tests"
+UNITS = """
+INSERT INTO stock_items (id, product_id, sealed, fingerprint)
+SELECT u.id, $1, u.sealed, u.fingerprint
+  FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS u (id, sealed, fingerprint)"""
 GATEWAYS = {"crystalpay": {"login": "desk", "secret": "secret-one-of-the-tests", "salt": SALT}}
 
 
@@ -53,6 +59,18 @@ def with_gateway(settings: Settings, name: str, **fields: str) -> Settings:
     """The same with these fields of one gateway changed."""
     gateways = settings.gateways | {name: settings.gateways.get(name, {}) | fields}
     return msgspec.structs.replace(settings, gateways=gateways)
+
+
+async def add_keys(pg: Postgres, sealer: Sealer, product_id: int, secrets: Iterable[str]) -> None:
+    """These secrets are for sale."""
+    keys = [units.Unit(line, secret) for line, secret in enumerate(secrets, 1)]
+    await add_units(pg, product_id, units.seal(sealer, product_id, keys))
+
+
+async def add_units(pg: Postgres, product_id: int, batch: list[units.Sealed]) -> None:
+    """These units are for sale, as plain rows: nothing is audited and nothing owed."""
+    columns = [[getattr(unit, name) for unit in batch] for name in ("id", "sealed", "fingerprint")]
+    await pg.fetch(UNITS, (product_id, *columns))
 
 
 class Buyer:
@@ -109,7 +127,10 @@ class World:
             app = create_app(settings)
             url = await stack.enter_async_context(running(app, port=port))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
-            yield cls(shop, app, http, crystalpay, telegram)
+            world = cls(shop, app, http, crystalpay, telegram)
+            yield world
+            with suppress(PostgresDown):  # a test may have ended it
+                assert await ledger.check(world.pg) == []  # whatever was told, the sums are right
 
     @property
     def pg(self) -> Any:
@@ -128,9 +149,9 @@ class World:
         product_id = await catalog.add_product(self.pg, new)
         assert self.shop.deps.sealer
         if secrets:
-            await stock.add(self.pg, self.shop.deps.sealer, product_id, list(secrets))
+            await add_keys(self.pg, self.shop.deps.sealer, product_id, secrets)
         if pieces:
-            await stock.add_pieces(self.pg, product_id, pieces)
+            await add_units(self.pg, product_id, units.pieces(pieces, 0, None))
         if kind == "shared":
             await goods.share(self.pg, self.shop.deps.sealer, product_id, "the shared file")
         await self.refresh()

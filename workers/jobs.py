@@ -13,7 +13,7 @@ from app.base.ids import new_id
 from app.base.lease import Lease
 from app.domain import outbox
 from app.errors import PostgresDown, Problem, Unavailable
-from app.flows import deliver, refresh, settle
+from app.flows import deliver, notify, refresh, refund, settle
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,11 @@ Handler = Callable[[Shop, Lease, outbox.Job], Awaitable[outbox.Owed | None]]
 KINDS: dict[str, Handler] = {
     "settle": settle.settle,
     "deliver": deliver.deliver,
-    "tell": deliver.tell,
+    "tell": notify.tell,
+    "alert": notify.alert,
+    "supply": notify.supply,
+    "refund": refund.call,
+    "follow": refund.follow,
     "refresh": refresh.refresh,
 }
 

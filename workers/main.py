@@ -24,6 +24,8 @@ from app.base import keys
 from app.errors import PostgresDown, Unavailable
 from app.flows.audit import audit
 from app.flows.expire import expire
+from app.flows.poll import poll
+from app.flows.refund import overdue
 from app.infra import observe, queue
 from app.infra.messenger import Late, Messenger
 from app.settings import Settings
@@ -35,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 EXPIRE_EVERY_S = 5.0
 AUDIT_EVERY_S = 20.0  # the counters live 30 s from their last audit
+POLL_EVERY_S = 5.0
+OVERDUE_EVERY_S = 30.0
 BELL_WAIT_S = 1  # how long one BLMPOP waits: also how late a stopping worker lets go of it
 DRAIN_S = 8  # what running jobs get after SIGTERM
 
@@ -106,6 +110,8 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
             asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
             asyncio.create_task(_every(AUDIT_EVERY_S, audit, shop), name="audit"),
+            asyncio.create_task(_every(POLL_EVERY_S, poll, shop), name="poll"),
+            asyncio.create_task(_every(OVERDUE_EVERY_S, overdue, shop), name="overdue"),
             asyncio.create_task(_work(settings, shop, told), name="arq"),
         ]
         log.info("worker is ready", gateways=sorted(shop.gateways))

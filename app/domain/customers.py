@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.infra.sql import One, Opt, Postgres
+from app.infra.sql import Many, One, Opt, Postgres
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -20,10 +20,22 @@ class Recipient(msgspec.Struct, frozen=True):
     telegram_id: int
     language: str
     number: int
+    currency: str
+    status: str
+    due_minor: int  # what the order lacks, if it is still to be paid
+
+
+class Colleague(msgspec.Struct, frozen=True):
+    """An admin, or one of a seller's people."""
+
+    telegram_id: int
+    language: str
 
 
 ENTER = One("customers/enter_customer", Customer)
 RECIPIENT = Opt("customers/find_recipient", Recipient)
+ADMINS = Many("customers/list_admins", Colleague)
+SUPPLIERS = Many("customers/list_suppliers", Colleague)
 
 
 async def enter(
@@ -35,3 +47,11 @@ async def enter(
 
 async def recipient(pg: Postgres, order_id: UUID) -> Recipient | None:
     return await RECIPIENT(pg, order_id)
+
+
+async def admins(pg: Postgres, telegram_ids: list[int]) -> list[Colleague]:
+    return await ADMINS(pg, telegram_ids)
+
+
+async def suppliers(pg: Postgres, order_id: UUID) -> list[Colleague]:
+    return await SUPPLIERS(pg, order_id)

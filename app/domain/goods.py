@@ -5,13 +5,14 @@ from uuid import UUID
 
 import msgspec
 
-from app.infra.secrets import Sealer, shared_row, stock_row
-from app.infra.sql import Many, One, Postgres
+from app.infra.secrets import Sealer, made_row, shared_row, stock_row
+from app.infra.sql import Many, One, Opt, Postgres
 
 
 class Sealed(msgspec.Struct, frozen=True):
     """One unit of an order; `sealed` is there once it is delivered."""
 
+    position: int
     product_id: int
     title: str
     kind: str
@@ -35,10 +36,18 @@ class Good(msgspec.Struct, frozen=True):
 class Owed(msgspec.Struct, frozen=True):
     """One unit that is paid and not delivered yet."""
 
+    position: int
     product_id: int
     title: str
     kind: str
     due_at: datetime | None
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What the order is now, and the message that is owed."""
+
+    status: str
+    outbox_id: int | None
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -47,6 +56,7 @@ class Shared(msgspec.Struct, frozen=True):
 
 READ = Many("goods/read_goods", Sealed)
 SHARE = One("goods/share_good", Shared)
+HAND_OVER = Opt("goods/hand_over", Handed)
 
 
 async def read(pg: Postgres, sealer: Sealer, order_id: UUID, user_id: int) -> tuple[list[Good], list[Owed]] | None:
@@ -57,8 +67,8 @@ async def read(pg: Postgres, sealer: Sealer, order_id: UUID, user_id: int) -> tu
     rows = await READ(pg, order_id, user_id)
     if not rows:
         return None
-    goods = [_open(sealer, row) for row in rows if row.sealed is not None]
-    owed = [Owed(r.product_id, r.title, r.kind, r.due_at) for r in rows if r.state == "owed"]
+    goods = [_open(sealer, order_id, row) for row in rows if row.sealed is not None]
+    owed = [Owed(r.position, r.product_id, r.title, r.kind, r.due_at) for r in rows if r.state == "owed"]
     return goods, owed
 
 
@@ -67,9 +77,20 @@ async def share(pg: Postgres, sealer: Sealer, product_id: int, content: str) -> 
     await SHARE(pg, product_id, sealer.seal(content.encode(), shared_row(product_id)))
 
 
-def _open(sealer: Sealer, row: Sealed) -> Good:
+async def hand_over(
+    pg: Postgres, sealer: Sealer, user_id: int, order_id: UUID, position: int, content: str
+) -> Handed | None:
+    """What this seller (or admin) made is its buyer's; None when nothing is owed there, or it is not theirs to give."""
+    sealed = sealer.seal(content.encode(), made_row(order_id, position))
+    return await HAND_OVER(pg, user_id, order_id, position, sealed)
+
+
+def _open(sealer: Sealer, order_id: UUID, row: Sealed) -> Good:
     assert row.sealed is not None
     assert row.delivered_at is not None
-    name = stock_row(row.stock_item_id) if row.stock_item_id else shared_row(row.product_id)
+    if row.kind == "made":
+        name = made_row(order_id, row.position)
+    else:
+        name = stock_row(row.stock_item_id) if row.stock_item_id else shared_row(row.product_id)
     content = sealer.open(row.sealed, name).decode()
     return Good(row.product_id, row.title, row.kind, content, row.delivered_at)

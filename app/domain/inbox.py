@@ -1,11 +1,14 @@
 """The inbox: every gateway event as it came, stored before anything is done about it, once."""
 
+from datetime import datetime
+from uuid import UUID
+
 import msgspec
 
 from app.base import keys
 from app.base.lease import Lease
 from app.infra.lua import Redis, Script
-from app.infra.sql import One, Opt, Postgres
+from app.infra.sql import Many, One, Opt, Postgres
 
 MARK_MS = 60_000  # how long a repeat is answered without asking Postgres
 
@@ -30,6 +33,29 @@ class Stored(msgspec.Struct, frozen=True):
 
 class Ignored(msgspec.Struct, frozen=True):
     inbox_id: int
+
+
+class Concluded(msgspec.Struct, frozen=True):
+    inbox_id: int
+
+
+class Resent(msgspec.Struct, frozen=True):
+    outbox_id: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """An event as an operator looks for it, with its job."""
+
+    id: int
+    provider: str
+    event_key: str
+    state: str
+    outcome: str
+    order_id: UUID | None
+    received_at: datetime
+    job_state: str | None
+    attempts: int | None
+    last_error: str | None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +83,9 @@ SCRIPTS = (SEEN, MARK)
 
 STORE = One("inbox/store_event", Stored)
 IGNORE = Opt("inbox/ignore_event", Ignored)
+CONCLUDE = Opt("inbox/conclude_event", Concluded)
+LIST = Many("inbox/list_events", Listed)
+RESEND = Opt("inbox/resend_event", Resent)
 
 
 async def seen(redis: Redis, event: Event) -> Known | Fresh:
@@ -80,3 +109,20 @@ async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str, *, ask
     False when a repeat came since then, or the job is no longer ours.
     """
     return await IGNORE(pg, lease.outbox_id, lease.attempt_id, inbox_id, outcome, asked_ms) is not None
+
+
+async def conclude(
+    pg: Postgres, lease: Lease, inbox_id: int, order_id: UUID | None, outcome: str, alert: str = ""
+) -> bool:
+    """The event is judged, its job done; with an alert (JSON) a human must look. False: no longer our job."""
+    return await CONCLUDE(pg, lease.outbox_id, lease.attempt_id, inbox_id, order_id, outcome, alert) is not None
+
+
+async def newest(pg: Postgres, state: str, *, size: int) -> list[Listed]:
+    return await LIST(pg, state, size)
+
+
+async def resend(pg: Postgres, inbox_id: int) -> int | None:
+    """The event is worked on again; its job, or None when there is no such event."""
+    resent = await RESEND(pg, inbox_id)
+    return resent.outbox_id if resent else None

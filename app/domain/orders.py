@@ -59,9 +59,12 @@ class Order(msgspec.Struct, frozen=True):
     paid_at: datetime | None
     delivered_at: datetime | None
     lines: str  # JSON of list[Line]
+    credited_minor: int
+    refunded_minor: int
     payment_provider: str | None
     payment_status: str | None
     payment_url: str | None
+    payment_minor: int | None
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -79,6 +82,26 @@ class Expired(msgspec.Struct, frozen=True):
     product_ids: list[int]
 
 
+class Freed(msgspec.Struct, frozen=True):
+    """Products whose units are for sale again, or (revived) no longer."""
+
+    seller_id: int
+    product_ids: list[int]
+
+
+class Supplied(msgspec.Struct, frozen=True):
+    """Like units of an order, as its seller reads them."""
+
+    number: int
+    title: str
+    quantity: int
+    due_at: datetime | None
+
+
+class PaidBy(msgspec.Struct, frozen=True):
+    paid_by: str  # provider:invoice
+
+
 CREATE = Opt("orders/create_order", Created)
 FIND_REPEAT = Opt("orders/find_repeat", Repeat)
 COUNT_PENDING = One("orders/count_pending", Pending)
@@ -87,6 +110,11 @@ LINK = Opt("orders/link_order", Order)
 LIST = Many("orders/list_orders", Order)
 DELIVER = Opt("orders/deliver_order", Delivered)
 EXPIRE = Many("orders/expire_orders", Expired)
+REVIVE = Opt("orders/revive_order", Freed)
+CANCEL = Opt("orders/cancel_order", Freed)
+FOLLOW = Opt("orders/follow_refund", Freed)
+SUPPLIED = Many("orders/list_supplied", Supplied)
+PAID_BY = Opt("orders/find_paid", PaidBy)
 
 _lines = msgspec.json.Decoder(list[Line])
 
@@ -136,9 +164,35 @@ async def newest(pg: Postgres, user_id: int, *, before: int, size: int) -> list[
     return await LIST(pg, user_id, before, size)
 
 
-async def deliver(pg: Postgres, lease: Lease, order_id: UUID) -> Delivered | None:
-    """The goods are the buyer's; None when there is nothing (left) for this attempt to do."""
-    return await DELIVER(pg, lease.outbox_id, lease.attempt_id, order_id, lease.lease_s)
+async def deliver(pg: Postgres, lease: Lease, order_id: UUID, follows: list[str]) -> Delivered | None:
+    """The goods are the buyer's, and jobs of these kinds owed; None when nothing is (left) to do for this attempt."""
+    return await DELIVER(pg, lease.outbox_id, lease.attempt_id, order_id, lease.lease_s, follows)
+
+
+async def revive(pg: Postgres, order_id: UUID, window_s: int) -> Freed | None:
+    """The expired order has all its units again; None when not all can be had."""
+    return await REVIVE(pg, order_id, window_s)
+
+
+async def cancel(pg: Postgres, order_id: UUID, user_id: int) -> Freed | None:
+    """This buyer's unpaid order is closed; None when it is not unpaid, or not theirs."""
+    return await CANCEL(pg, order_id, user_id)
+
+
+async def follow_refund(pg: Postgres, lease: Lease, order_id: UUID, word: str, follows: list[str]) -> Freed | None:
+    """What the refund has in its train is done or owed; None when the job is no longer ours."""
+    return await FOLLOW(pg, lease.outbox_id, lease.attempt_id, order_id, word, follows)
+
+
+async def supplied(pg: Postgres, order_id: UUID) -> list[Supplied]:
+    """What was sold, as the seller reads it."""
+    return await SUPPLIED(pg, order_id)
+
+
+async def paid_by(pg: Postgres, order_id: UUID) -> str | None:
+    """The provider and invoice that paid the order; None when nobody did."""
+    found = await PAID_BY(pg, order_id)
+    return found.paid_by if found else None
 
 
 async def expire(pg: Postgres, *, grace_s: int, size: int) -> list[Expired]:

@@ -1,4 +1,4 @@
-"""Payments: the invoice behind an order, and the judgement of money that came in."""
+"""Payments: the invoices behind an order, and the judgement of money that came in or went back."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,11 +7,12 @@ import msgspec
 
 from app.base.lease import Lease
 from app.base.money import Money
-from app.infra.sql import Opt, Postgres
+from app.infra.sql import Many, Opt, Postgres
 
-# What settling may say. Only `paid` and `repeated` close the event; a human looks at the others.
+# What settling may say of money. `paid` and `repeated` need nothing more; what follows upon each other word is in
+# app/flows/settle.py.
 VERDICTS = (
-    "paid", "repeated", "unknown_order", "wrong_currency", "underpaid", "overpaid", "late", "not_payable",
+    "paid", "repeated", "overpaid", "second", "underpaid", "late", "cancelled", "wrong_currency", "unknown_order",
 )  # fmt: skip
 
 
@@ -19,15 +20,20 @@ class Failed(msgspec.Struct, frozen=True):
     payment_id: int
 
 
-class Taken(msgspec.Struct, frozen=True):
-    """An earlier try to open the payment is over, and this caller's turn has come."""
+class Closed(msgspec.Struct, frozen=True):
+    payment_id: int
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """A payment that is there to be opened, or is open already."""
 
     number: int
     currency: str
-    total_minor: int
+    total_minor: int  # of this payment: what the order still lacks
     expires_at: datetime
     opened_at: datetime
     payment_id: int
+    turn: str  # ours: this caller opens it · busy: another does · open: it has its link
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -35,12 +41,54 @@ class Verdict(msgspec.Struct, frozen=True):
 
     word: str
     order_id: UUID | None
+    user_id: int | None
+    came_minor: int  # on top of what was booked before
+    covered: bool  # the order is pending, and its part payments are enough for it
+    booked: bool  # the order is paid by this very call
     outbox_id: int | None
+    closed: bool  # event and job are done
+
+
+class Credited(msgspec.Struct, frozen=True):
+    balance_minor: int
+    covered: bool
+
+
+class Reversed(msgspec.Struct, frozen=True):
+    """What went back at the gateway, and at whose cost."""
+
+    order_id: UUID
+    sold_minor: int
+    taken_minor: int
+    lent_minor: int
+
+
+class Due(msgspec.Struct, frozen=True):
+    """An invoice that its gateway should be asked about, and what is known of it."""
+
+    invoice_id: str
+    received_minor: int
+    refunded_minor: int
 
 
 FAIL = Opt("payments/fail_payment", Failed)
-RETAKE = Opt("payments/retake_payment", Taken)
+OPEN = Opt("payments/open_payment", Opening)
 SETTLE = Opt("payments/settle_payment", Verdict)
+CREDIT = Opt("payments/credit_payment", Credited)
+REVERSE = Opt("payments/reverse_payment", Reversed)
+CLOSE = Opt("payments/close_payment", Closed)
+DUE = Many("payments/due_payments", Due)
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway says of one invoice, and on which event's account it was asked."""
+
+    inbox_id: int
+    provider: str
+    invoice_id: str
+    order_id: UUID | None  # as the gateway's record has it; the payment that we opened wins over it
+    money: Money  # that came in all
+    refunded_minor: int  # of it, that went back
 
 
 async def fail(pg: Postgres, order_id: UUID, provider: str, opened_at: datetime) -> None:
@@ -48,18 +96,37 @@ async def fail(pg: Postgres, order_id: UUID, provider: str, opened_at: datetime)
     await FAIL(pg, order_id, provider, opened_at)
 
 
-async def retake(pg: Postgres, order_id: UUID, provider: str, lease_s: int) -> Taken | None:
-    return await RETAKE(pg, order_id, provider, lease_s)
+async def open_(pg: Postgres, order_id: UUID, user_id: int, provider: str, lease_s: int) -> Opening | None:
+    """The payment of this pending order that this caller may open, or that is there; None when it cannot be paid."""
+    return await OPEN(pg, order_id, user_id, provider, lease_s)
 
 
-async def settle(
-    pg: Postgres, lease: Lease, inbox_id: int, provider: str, invoice_id: str, order_id: UUID | None, money: Money
-) -> Verdict | None:
-    """The money is judged and recorded once; None when the job is no longer this attempt's.
-
-    Source: `order_id` is what the gateway's own record of the invoice says; the payment that we opened wins over it.
-    """
+async def settle(pg: Postgres, lease: Lease, proof: Proof) -> Verdict | None:
+    """The money is judged, and the order paid if it is enough; None when the job is no longer this attempt's."""
     return await SETTLE(
-        pg, lease.outbox_id, lease.attempt_id, inbox_id, provider, invoice_id, order_id,
-        money.amount_minor, money.currency, lease.lease_s,
+        pg, lease.outbox_id, lease.attempt_id, proof.inbox_id, proof.provider, proof.invoice_id, proof.order_id,
+        proof.money.amount_minor, proof.money.currency, proof.refunded_minor, lease.lease_s,
     )  # fmt: skip
+
+
+async def credit(pg: Postgres, lease: Lease, proof: Proof, verdict: Verdict, window_s: int) -> Credited | None:
+    """The money is on the buyer's balance, once; None when the order or the payment changed since the verdict."""
+    return await CREDIT(
+        pg, lease.attempt_id, lease.outbox_id, proof.inbox_id, proof.provider, proof.invoice_id, verdict.order_id,
+        verdict.came_minor, proof.money.amount_minor, proof.money.currency, verdict.word, window_s,
+    )  # fmt: skip
+
+
+async def reverse(pg: Postgres, proof: Proof) -> Reversed | None:
+    """What went back at the gateway is booked; None when it was known."""
+    return await REVERSE(pg, proof.provider, proof.invoice_id, proof.refunded_minor)
+
+
+async def close(pg: Postgres, provider: str, invoice_id: str) -> None:
+    """No money can come for this invoice any more."""
+    await CLOSE(pg, provider, invoice_id)
+
+
+async def due(pg: Postgres, provider: str, per_minute: int) -> list[Due]:
+    """Invoices whose turn has come, now this caller's to ask about, within the provider's quota."""
+    return await DUE(pg, provider, per_minute)

@@ -5,17 +5,14 @@ gateway makes the invoice outside any transaction, Postgres keeps the link. Dies
 same key shares the hold, or it lapses. Dies after it: a repeat goes on where this one stopped, or the order expires.
 """
 
-from datetime import timedelta
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from app.base import clock
 from app.base.ids import derived_id, new_id
-from app.base.money import Money
 from app.base.together import Read, together
-from app.domain import orders, payments, stock
+from app.domain import orders, stock
 from app.errors import (
     Busy,
     InProgress,
@@ -23,18 +20,15 @@ from app.errors import (
     NotFound,
     OutOfStock,
     Problem,
-    ProviderDown,
     TooManyPending,
     TwoSellers,
 )  # fmt: skip
-from app.flows import hold
-from app.gateways.base import Ask, Gateway
+from app.flows import hold, pay
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
 
 CLAIM_TRIES = 3  # another checkout may hold rows for the instant of its statement
-OPENING_MARGIN_S = 5  # beyond the gateway's timeout, a request that opens a payment is dead
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,40 +54,38 @@ async def place(shop: Shop, want: Want) -> Placed:
     Raises: NotFound, TwoSellers, OutOfStock, TooManyPending, KeyReused, InProgress, Busy; ProviderDown when the order
     stands without a link, which a repeat with the same key mends.
     """
-    gateway = shop.gateways.get(want.provider)
-    if gateway is None:
-        raise NotFound(f"this shop has no gateway {want.provider[:32]!r}")
+    pay.gateway(shop, want.provider)
     try:
         seller_id, counted = await _place_cart(shop, want.cart)
     except (NotFound, TwoSellers):
         # The shelf may have changed since: what this key ordered then is still its order.
         if repeat := await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key):
-            return await _resume(shop, gateway, want, repeat)
+            return await _resume(shop, want, repeat)
         raise
     for _ in range(CLAIM_TRIES):
-        placed = await _try(shop, gateway, want, seller_id, counted)
+        placed = await _try(shop, want, seller_id, counted)
         if placed is not None:
             return placed
     raise Busy("others are buying the same goods right now", retry_after_s=1)
 
 
-async def _try(shop: Shop, gateway: Gateway, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:
+async def _try(shop: Shop, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:
     """The order, new or an earlier one's; None when only the instant of another's claim was in the way."""
     order_id = new_id()
     held = await hold.take(shop, seller_id, _hold_id(want), counted)
     created = None if held.short else await _claim(shop, want, seller_id, order_id)
     if created is None:
-        return await _refused(shop, gateway, want, seller_id, held, counted)
+        return await _refused(shop, want, seller_id, held, counted)
     _, order = await together(
         Read("end the hold", lambda: hold.sold(shop, seller_id, held.id, counted), None, when=bool(counted)),
-        Read("open the payment", lambda: _open(shop, gateway, order_id, created)),
+        Read("open the payment", lambda: _open(shop, want, order_id, created)),
         parallel=shop.deps.settings.parallel,
     )
     return Placed(order or await _own(shop, order_id, want.user_id), repeated=False)
 
 
 async def _refused(
-    shop: Shop, gateway: Gateway, want: Want, seller_id: int, held: hold.Hold, counted: list[stock.Units]
+    shop: Shop, want: Want, seller_id: int, held: hold.Hold, counted: list[stock.Units]
 ) -> Placed | None:
     """What it means that no order was made; None: nothing that another try may not mend."""
     if held.ours:
@@ -113,7 +105,7 @@ async def _refused(
     if repeat is not None:
         if held.shared:  # with the request that made the order, which may have died before it ended the hold
             await hold.sold(shop, seller_id, held.id, counted, again=True)
-        return await _resume(shop, gateway, want, repeat)
+        return await _resume(shop, want, repeat)
     if held.shared:
         raise InProgress("an earlier request with this key is still being worked on", retry_after_s=1)
     return None
@@ -171,48 +163,23 @@ def _out_of_stock(short: dict[int, int]) -> OutOfStock:
     return OutOfStock(f"{text}; nothing is held", left={str(k): v for k, v in short.items()})
 
 
-async def _resume(shop: Shop, gateway: Gateway, want: Want, repeat: orders.Repeat) -> Placed:
+async def _resume(shop: Shop, want: Want, repeat: orders.Repeat) -> Placed:
     """The order of an earlier request with the same key, driven on to its link."""
     if repeat.request_hash != want.request_hash:
         raise KeyReused("this Idempotency-Key belongs to another order")
     order = await _own(shop, repeat.order_id, want.user_id)
     if order.status != "pending" or order.payment_status == "open":
         return Placed(order, repeated=True)
-    lease_s = shop.deps.settings.gateway_timeout_ms // 1000 + OPENING_MARGIN_S
-    taken = await payments.retake(shop.deps.pg, repeat.order_id, want.provider, lease_s)
-    if taken is None and order.expires_at < clock.now() + timedelta(minutes=1):
-        return Placed(order, repeated=True)  # too late to be paid: the order says so
-    if taken is None:
-        raise InProgress("an earlier request with this key is still being worked on", retry_after_s=2)
-    linked = await _open(shop, gateway, repeat.order_id, taken)
-    return Placed(linked or await _own(shop, repeat.order_id, want.user_id), repeated=True)
+    paid = await pay.pay(shop, repeat.order_id, want.user_id, want.provider)
+    return Placed(paid or order, repeated=True)  # too late to be paid: the order says so
 
 
-async def _open(
-    shop: Shop, gateway: Gateway, order_id: UUID, owed: orders.Created | payments.Taken
-) -> orders.Order | None:
-    """The order with its link; None when it was not ours to link any more. Raises: ProviderDown, the order stands."""
-    settings = shop.deps.settings
-    ask = Ask(
-        order_id=order_id,
-        payment_id=owed.payment_id,
-        number=owed.number,
-        money=Money(owed.total_minor, owed.currency),
-        lifetime_s=int((owed.expires_at - clock.now()).total_seconds()),
-        return_url=f"{settings.public_url}/?order={order_id}",
-        callback_url=f"{settings.public_url}/api/webhook/payment/{gateway.name}",
-    )
-    try:
-        invoice = await gateway.create(ask)
-    except ProviderDown as error:
-        await payments.fail(shop.deps.pg, order_id, gateway.name, owed.opened_at)
-        log.warning("no invoice, the order stands", order_id=str(order_id), error=error.detail)
-        raise ProviderDown(
-            "the order stands, the gateway gave no link: repeat with the same Idempotency-Key",
-            retry_after_s=2,
-            order_id=str(order_id),
-        ) from error
-    return await orders.link(shop.deps.pg, order_id, gateway.name, invoice.id, invoice.url, owed.opened_at)
+async def _open(shop: Shop, want: Want, order_id: UUID, created: orders.Created) -> orders.Order | None:
+    """The order with its link, or paid from the balance. Raises: ProviderDown, NotEnough; the order stands."""
+    by = pay.gateway(shop, want.provider)
+    if by is None:
+        return await pay.from_balance(shop, order_id, want.user_id)
+    return await pay.link(shop, by, order_id, created)
 
 
 async def _own(shop: Shop, order_id: UUID, user_id: int) -> orders.Order:

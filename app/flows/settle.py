@@ -2,18 +2,23 @@
 
 Answer: verify → inbox row with the job it owes, one statement → 200. A dead process before the statement means
 no 200, and the gateway calls again; after it, the row is there and the relay finds its job. Job: re-fetch (the
-callback's body proves nothing about money) → one statement that judges, records and owes the delivery.
+callback's body proves nothing about money) → judge → one statement for what the verdict asks, and judge again, until
+all that came and went is booked. Every statement books against what was booked before, so dying between two of them,
+or hearing of the same money twice, changes nothing.
 """
 
 import time
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from app.base.lease import Lease
-from app.domain import inbox, outbox, payments
+from app.domain import inbox, ledger, orders, outbox, payments
+from app.domain.payments import Proof, Verdict
 from app.errors import ProviderDown, RedisDown
-from app.gateways.base import Callback, Gateway
+from app.flows import hold
+from app.gateways.base import Callback, Gateway, InvoiceState
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -24,11 +29,14 @@ CROWD = 8
 # How often "paid, says the callback; not paid, says the gateway" is asked again: some minutes, then it is ignored.
 PATIENCE = 8
 
+JUDGEMENTS = 8  # of one job: each books something or finds that another has
+REVIVED_S = 120  # how long a late order keeps its new units while its payment is booked
+
 _claim = msgspec.json.Decoder(inbox.Claim)
 
 
 class NotYet(Exception):
-    """The callback says paid, the gateway does not (yet): ask again later."""
+    """What the callback says is not so (yet), or others are at the same order: again later."""
 
 
 async def accept(
@@ -46,7 +54,7 @@ async def accept(
 
 
 async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:
-    """The gateway's word about the invoice is recorded, and the order paid if it is payable and the money equal.
+    """The gateway's word about the invoice is recorded, and the order paid if it is payable and the money enough.
 
     Raises: ProviderDown, NotYet: the job runs again later.
     """
@@ -56,28 +64,97 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
         raise ProviderDown(f"gateway {claim.provider} is not configured")
     asked = time.monotonic()
     state = await gateway.fetch(claim.invoice_id)
-    if not state.paid:
-        if claim.claims == "paid" and job.attempts < PATIENCE:
-            raise NotYet(f"{claim.provider} says {state.state}")
-        asked_ms = int((time.monotonic() - asked) * 1000)
-        if not await inbox.ignore(shop.deps.pg, lease, claim.inbox_id, state.state, asked_ms=asked_ms):
-            raise NotYet(f"{claim.provider} said {state.state}, and the event was repeated since")
+    if not state.paid or state.money.amount_minor == 0:
+        await _unpaid(shop, lease, job, claim, state, asked)
         return None
-    verdict = await payments.settle(
-        shop.deps.pg, lease, claim.inbox_id, claim.provider, state.id, state.order_id, state.money
-    )
-    if verdict is None:
-        return None  # another attempt has the job, and its statement is the one that counts
-    facts = {"provider": claim.provider, "invoice_id": state.id, "order_id": str(verdict.order_id)}
-    if verdict.word in ("paid", "repeated"):
-        log.info("payment settled", verdict=verdict.word, **facts)
-        shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
-    else:
-        log.error("payment needs a human", verdict=verdict.word, paid=str(state.money), **facts)
-    if verdict.outbox_id is None:
-        return None
-    payload = msgspec.json.encode({"order_id": verdict.order_id}).decode()
-    return outbox.Owed(verdict.outbox_id, "deliver", payload)
+    proof = Proof(
+        inbox_id=claim.inbox_id, provider=claim.provider, invoice_id=state.id, order_id=state.order_id,
+        money=state.money, refunded_minor=state.refunded_minor,
+    )  # fmt: skip
+    owed = await _book(shop, lease, proof)
+    shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
+    return owed
+
+
+async def _unpaid(
+    shop: Shop, lease: Lease, job: outbox.Job, claim: inbox.Claim, state: InvoiceState, asked: float
+) -> None:
+    if claim.claims != "other" and job.attempts < PATIENCE:
+        raise NotYet(f"{claim.provider} says {state.state}")
+    if state.final:
+        await payments.close(shop.deps.pg, claim.provider, claim.invoice_id)
+    asked_ms = int((time.monotonic() - asked) * 1000)
+    if not await inbox.ignore(shop.deps.pg, lease, claim.inbox_id, state.state, asked_ms=asked_ms):
+        raise NotYet(f"{claim.provider} said {state.state}, and the event was repeated since")
+
+
+async def _book(shop: Shop, lease: Lease, proof: Proof) -> outbox.Owed | None:
+    """All that came and went is booked, each part by a statement of its own; returns the delivery that is owed."""
+    owed, outcome = None, ""
+    for _ in range(JUDGEMENTS):
+        verdict = await payments.settle(shop.deps.pg, lease, proof)
+        if verdict is None:
+            return None  # another attempt has the job, and its statements are the ones that count
+        if verdict.booked and verdict.outbox_id is not None:
+            payload = msgspec.json.encode({"order_id": verdict.order_id}).decode()
+            owed = outbox.Owed(verdict.outbox_id, "deliver", payload)
+        if verdict.closed or verdict.word in ("repeated", "wrong_currency", "unknown_order"):
+            await _conclude(shop, lease, proof, verdict, outcome)
+            return owed
+        outcome = outcome or verdict.word
+        if verdict.word == "late" and await _revived(shop, verdict):
+            continue
+        if verdict.word != "paid":
+            await payments.credit(shop.deps.pg, lease, proof, verdict, shop.deps.settings.payment_window_s)
+    raise NotYet(f"{proof.provider}:{proof.invoice_id} is being booked by others")
+
+
+async def _conclude(shop: Shop, lease: Lease, proof: Proof, verdict: Verdict, outcome: str) -> None:
+    """What went back is booked, part payments that are enough pay the order, and the event is closed."""
+    outcome = outcome or verdict.word
+    facts = {"provider": proof.provider, "invoice_id": proof.invoice_id, "order_id": str(verdict.order_id)}
+    if verdict.closed:
+        log.info("payment settled", verdict=outcome, **facts)
+        return
+    if verdict.word != "repeated":
+        log.error("payment needs a human", verdict=outcome, paid=str(proof.money), **facts)
+        money = {"amount_minor": verdict.came_minor, "currency": proof.money.currency}
+        alert = msgspec.json.encode({"word": outcome, **facts, "order_id": verdict.order_id, **money}).decode()
+        await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome, alert)
+        return
+    if proof.refunded_minor and (gone := await payments.reverse(shop.deps.pg, proof)):
+        log.warning("money went back at the gateway", sold_minor=gone.sold_minor, lent_minor=gone.lent_minor, **facts)
+        outcome = "refunded"
+    if verdict.covered and verdict.order_id and verdict.user_id:
+        await _pay_rest(shop, verdict.order_id, verdict.user_id)
+    log.info("payment settled", verdict=outcome, **facts)
+    await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome)
+
+
+async def _revived(shop: Shop, verdict: Verdict) -> bool:
+    """The expired order has its goods again, to be paid by the next judgement."""
+    if verdict.order_id is None:
+        return False
+    freed = await orders.revive(shop.deps.pg, verdict.order_id, REVIVED_S)
+    if freed is None:
+        return False
+    await hold.forget(shop, freed.seller_id, freed.product_ids)
+    return True
+
+
+async def _pay_rest(shop: Shop, order_id: UUID, user_id: int) -> None:
+    """Part payments that add up to the price pay the order, unless the buyer has spent them meanwhile."""
+    paid = await ledger.pay(shop.deps.pg, order_id, user_id)
+    if paid and paid.outbox_id is not None:
+        await ring(shop, paid.outbox_id)
+
+
+async def ring(shop: Shop, outbox_id: int) -> None:
+    """A worker hears of the job at once, if Redis is there; else the relay finds it."""
+    try:
+        await shop.deps.queue.ring(outbox_id)
+    except RedisDown as error:
+        log.warning("not rung, the relay will", outbox_id=outbox_id, error=str(error))
 
 
 async def _known(shop: Shop, event: inbox.Event) -> bool:

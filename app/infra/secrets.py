@@ -114,3 +114,8 @@ def stock_row(stock_item_id: UUID) -> str:
 def shared_row(product_id: int) -> str:
     """The name under which a shared good is sealed."""
     return f"shared_goods/{product_id}"
+
+
+def made_row(order_id: UUID, position: int) -> str:
+    """The name under which a made good is sealed."""
+    return f"made_goods/{order_id}/{position}"

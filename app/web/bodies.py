@@ -7,12 +7,13 @@ from msgspec import Meta
 
 from app.errors import Malformed
 from app.web.handler import Req
+from app.web.params import MAX_ID
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]  # Postgres text cannot hold NUL
 Line = Annotated[str, Meta(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # and something in it
-Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 
 
 async def exact(request: Req, kind: type[T]) -> T:

@@ -1,18 +1,15 @@
 """Gateway callbacks: verified, stored, answered within one round trip; the bell rings after the answer."""
 
-import structlog
 from litestar import Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.params import FromPath
 
-from app.errors import Busy, NotFound, RedisDown, UnsupportedMedia
+from app.errors import Busy, NotFound, UnsupportedMedia
 from app.flows import settle
 from app.gateways.base import Callback
 from app.shop import Shop
 from app.web.guards import address
 from app.web.handler import Req, TheShop
-
-log = structlog.get_logger(__name__)
 
 # Kept with the event for whoever must find out where it came from; never cookies or credentials.
 KEPT_HEADERS = ("content-type", "user-agent", "x-forwarded-for", "x-real-ip")
@@ -54,7 +51,7 @@ async def _accept(request: Req, provider: str, shop: Shop) -> Response[bytes]:
         )
     finally:
         state.callbacks -= 1
-    ring = BackgroundTask(_ring, shop, outbox_id) if outbox_id is not None else None
+    ring = BackgroundTask(settle.ring, shop, outbox_id) if outbox_id is not None else None
     return Response(b'{"ok":true}', media_type="application/json", background=ring)
 
 
@@ -65,13 +62,6 @@ def _headers(request: Req) -> dict[str, str]:
         name, value = raw_name.decode("latin-1").lower(), raw.decode("latin-1")
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
-
-
-async def _ring(shop: Shop, outbox_id: int) -> None:
-    try:
-        await shop.deps.queue.ring(outbox_id)
-    except RedisDown as error:
-        log.warning("not rung, the relay will", outbox_id=outbox_id, error=str(error))
 
 
 def _check_media(request: Req, expected: str) -> None:

@@ -15,9 +15,11 @@ from app.domain.goods import Good, Owed
 from app.errors import Malformed, NotFound
 from app.flows import checkout
 from app.shop import Shop
+from app.web.bodies import Id, exact
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
 from app.web.once import Done, Reply, once_only
+from app.web.params import MAX_ID, QueryId
 
 Quantity = Annotated[int, Meta(ge=1, le=orders.MAX_UNITS)]
 
@@ -25,7 +27,7 @@ Quantity = Annotated[int, Meta(ge=1, le=orders.MAX_UNITS)]
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many pieces of a product."""
 
-    product_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    product_id: Id
     quantity: Quantity
 
 
@@ -41,6 +43,7 @@ class Payment(msgspec.Struct, frozen=True):
 
     provider: str
     status: str
+    amount_minor: int  # what it takes, which is less than the total when part of that came before
     url: str | None
     expires_at: datetime
 
@@ -51,6 +54,8 @@ class Order(msgspec.Struct, frozen=True):
     status: str
     currency: str
     total_minor: int
+    credited_minor: int  # of part payments, on the balance
+    refunded_minor: int
     created_at: datetime
     expires_at: datetime
     paid_at: datetime | None
@@ -85,15 +90,15 @@ async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> 
     A repeat with the same `Idempotency-Key` and body answers with the same bytes, marked `Idempotency-Replayed`.
     """
     session = signed_in(request, shop)
-    _check_types(await request.body())
-    cart = _cart(data)
+    body = await exact(request, NewOrder)
+    cart = _cart(body)
 
     async def work(key: str, print: bytes) -> Done:
         placed = await checkout.place(shop, checkout.Want(
-            user_id=session.user_id, cart=cart, provider=data.provider, idempotency_key=key, request_hash=print,
+            user_id=session.user_id, cart=cart, provider=body.provider, idempotency_key=key, request_hash=print,
         ))  # fmt: skip
-        body = msgspec.json.encode(_view(placed.order))
-        return Done(Reply(201, f"/api/orders/{placed.order.id}", body), placed.repeated)
+        shown = msgspec.json.encode(view(placed.order))
+        return Done(Reply(201, f"/api/orders/{placed.order.id}", shown), placed.repeated)
 
     return await once_only(request, shop, session.user_id, work)
 
@@ -102,7 +107,7 @@ async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> 
 async def list_orders(
     request: Req,
     shop: TheShop,
-    before: Annotated[int, QueryParameter(ge=1, le=2**63 - 1)] = 2**63 - 1,
+    before: QueryId = MAX_ID,
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> OrderList:
     """Your orders."""
@@ -115,14 +120,14 @@ async def list_orders(
 async def show_order(request: Req, order_id: FromPath[str], shop: TheShop) -> OrderView:
     """One of your orders."""
     session = signed_in(request, shop)
-    return _view(await _owned(shop, order_id, session.user_id))
+    return view(await owned(shop, order_id, session.user_id))
 
 
 @get("/api/orders/{order_id:str}/goods", limits=("browse",))
 async def show_goods(request: Req, order_id: FromPath[str], shop: TheShop) -> Response[GoodsView]:
     """The goods of one of your orders, for your eyes only."""
     session = signed_in(request, shop)
-    order = await _owned(shop, order_id, session.user_id)
+    order = await owned(shop, order_id, session.user_id)
     if shop.deps.sealer is None:
         raise NotFound("this shop has no goods keys: TORG_GOODS_KEYS is not set")
     opened = await goods.read(shop.deps.pg, shop.deps.sealer, order.id, session.user_id)
@@ -131,7 +136,7 @@ async def show_goods(request: Req, order_id: FromPath[str], shop: TheShop) -> Re
     return Response(view, headers={"Cache-Control": "no-store"})
 
 
-async def _owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
+async def owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
     """Raises: NotFound, for another's order as for none: nobody learns which ids exist."""
     known = parse_id(order_id)
     order = await orders.get(shop.deps.pg, known, user_id) if known else None
@@ -140,28 +145,22 @@ async def _owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
     return order
 
 
-def _check_types(body: bytes) -> None:
-    """Litestar takes `"1"` for 1; a cart is exactly what its schema says. Raises: Malformed."""
-    try:
-        msgspec.json.decode(body, type=NewOrder)
-    except msgspec.ValidationError as error:
-        raise Malformed(str(error)) from None
-
-
-def _cart(data: NewOrder) -> list[stock.Units]:
+def _cart(body: NewOrder) -> list[stock.Units]:
     """Each product once: lines of one product are one claim on its stock."""
     summed: dict[int, int] = {}
-    for line in data.lines:
+    for line in body.lines:
         summed[line.product_id] = summed.get(line.product_id, 0) + line.quantity
     if sum(summed.values()) > orders.MAX_UNITS:
         raise Malformed(f"lines: at most {orders.MAX_UNITS} pieces in one order")
     return [stock.Units(product_id, units) for product_id, units in sorted(summed.items())]
 
 
-def _view(order: orders.Order) -> OrderView:
+def view(order: orders.Order) -> OrderView:
     payment = None
     if order.payment_provider and order.payment_status:
-        payment = Payment(order.payment_provider, order.payment_status, order.payment_url, order.expires_at)
+        payment = Payment(
+            order.payment_provider, order.payment_status, order.payment_minor or 0, order.payment_url, order.expires_at
+        )
     return OrderView(_order(order), payment)
 
 
@@ -172,6 +171,8 @@ def _order(o: orders.Order) -> Order:
         status=o.status,
         currency=o.currency,
         total_minor=o.total_minor,
+        credited_minor=o.credited_minor,
+        refunded_minor=o.refunded_minor,
         created_at=o.created_at,
         expires_at=o.expires_at,
         paid_at=o.paid_at,

@@ -15,4 +15,17 @@ RETURNING id, name, role;
 -- name: find_recipient :opt Recipient
 -- Whom to tell about an order.
 -- $1 order_id uuid
-SELECT u.id AS user_id, u.telegram_id, u.language, o.number FROM orders o JOIN users u ON u.id = o.user_id WHERE o.id = $1;
+SELECT u.id AS user_id, u.telegram_id, u.language, o.number, o.currency, o.status, o.total_minor - o.credited_minor AS due_minor
+  FROM orders o JOIN users u ON u.id = o.user_id WHERE o.id = $1;
+
+-- name: list_admins :many Colleague
+-- These admins, with the language of those who have been here.
+-- $1 telegram_ids int8[]
+SELECT t.id AS telegram_id, coalesce(u.language, 'en') AS language
+  FROM unnest($1::bigint[]) AS t (id) LEFT JOIN users u ON u.telegram_id = t.id;
+
+-- name: list_suppliers :many Colleague
+-- Who supplies what this order sells: its seller's people.
+-- $1 order_id uuid
+SELECT u.telegram_id, u.language FROM orders o JOIN users u ON u.seller_id = o.seller_id AND u.role = 'seller'
+ WHERE o.id = $1;

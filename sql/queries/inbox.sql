@@ -48,3 +48,37 @@ mine AS (
      WHERE id = $1 AND attempt_id = $2 AND state = 'owed' AND EXISTS (SELECT FROM quiet) RETURNING id)
 UPDATE inbox i SET state = 'ignored', outcome = $4, settled_at = now() FROM mine WHERE i.id = $3
 RETURNING i.id AS inbox_id;
+
+-- name: conclude_event :opt Concluded
+-- The event is judged and its job done; what only a human can judge is told to the admins. No row: no longer our job.
+-- $1 outbox_id  int8
+-- $2 attempt_id uuid
+-- $3 inbox_id   int8
+-- $4 order_id   uuid  -- may be null
+-- $5 outcome    text
+-- $6 alert      text  -- the JSON that the admins' message is made of, where a human must look; else empty
+WITH mine AS (
+    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
+told AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'alert', 'event:' || $3::int8, $6::text::jsonb FROM mine WHERE $6 <> '' ON CONFLICT (kind, key) DO NOTHING)
+UPDATE inbox i SET state = CASE $6 WHEN '' THEN 'settled' ELSE 'review' END, outcome = $5, order_id = $4, settled_at = now()
+  FROM mine WHERE i.id = $3
+RETURNING i.id AS inbox_id;
+
+-- name: list_events :many Listed
+-- Events as an operator looks for them, the newest first: of one state, or all.
+-- $1 state text  -- empty: any
+-- $2 size  int8
+SELECT i.id, i.provider, i.event_key, i.state, i.outcome, i.order_id, i.received_at, b.state AS job_state, b.attempts,
+       b.last_error
+  FROM inbox i LEFT JOIN outbox b ON b.kind = 'settle' AND b.key = i.id::text
+ WHERE $1 = '' OR i.state = $1
+ ORDER BY i.id DESC LIMIT $2;
+
+-- name: resend_event :opt Resent
+-- The event is worked on again, as if it had come now.
+-- $1 inbox_id int8
+UPDATE outbox b SET state = 'owed', attempts = 0, run_at = now(), done_at = NULL, attempt_id = NULL, lease_until = NULL
+  FROM inbox i WHERE i.id = $1 AND b.kind = 'settle' AND b.key = i.id::text
+RETURNING b.id AS outbox_id;

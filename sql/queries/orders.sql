@@ -55,9 +55,10 @@ noted AS (
     INSERT INTO order_events (order_id, to_status, role, user_id) SELECT m.id, 'pending', 'buyer', $2 FROM made m),
 opening AS (
     INSERT INTO payments (order_id, provider, amount_minor, currency)
-    SELECT m.id, $9, m.total_minor, m.currency FROM made m
+    SELECT m.id, $9, m.total_minor, m.currency FROM made m WHERE $9 <> 'balance'
     RETURNING id)
-SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at, y.id AS payment_id FROM made m, opening y;
+SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at, coalesce(y.id, 0) AS payment_id
+  FROM made m LEFT JOIN opening y ON true;
 
 -- name: find_repeat :opt Repeat
 -- The order that this user's key made.
@@ -76,9 +77,10 @@ SELECT count(*)::int AS orders FROM orders o WHERE o.user_id = $1 AND o.status =
 -- $1 order_id uuid
 -- $2 user_id  int8
 SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
-       o.lines::text AS lines, p.provider AS payment_provider, p.status AS payment_status, p.url AS payment_url
+       o.lines::text AS lines, o.credited_minor, o.refunded_minor, p.provider AS payment_provider,
+       p.status AS payment_status, p.url AS payment_url, p.amount_minor AS payment_minor
   FROM orders_with_lines o
-  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url FROM payments y WHERE y.order_id = o.id
+  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url, y.amount_minor FROM payments y WHERE y.order_id = o.id
                       ORDER BY (y.status = 'paid') DESC, y.id DESC LIMIT 1) p ON true
  WHERE o.id = $1 AND o.user_id = $2;
 
@@ -93,13 +95,14 @@ SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expi
 WITH target AS (
     SELECT o.id FROM orders o WHERE o.id = $1 AND o.status = 'pending' FOR UPDATE),
 linked AS (
-    UPDATE payments p SET status = 'open', invoice_id = $3, url = $4
+    UPDATE payments p SET status = 'open', invoice_id = $3, url = $4, poll_at = now() + interval '20 seconds'
       FROM target t
      WHERE p.order_id = t.id AND p.provider = $2 AND p.status = 'opening' AND p.opened_at = $5
        AND NOT EXISTS (SELECT FROM payments x WHERE x.provider = $2 AND x.invoice_id = $3)
-    RETURNING p.order_id, p.provider, p.status, p.url)
+    RETURNING p.order_id, p.provider, p.status, p.url, p.amount_minor)
 SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
-       o.lines::text AS lines, l.provider AS payment_provider, l.status AS payment_status, l.url AS payment_url
+       o.lines::text AS lines, o.credited_minor, o.refunded_minor, l.provider AS payment_provider,
+       l.status AS payment_status, l.url AS payment_url, l.amount_minor AS payment_minor
   FROM linked l JOIN orders_with_lines o ON o.id = l.order_id;
 
 -- name: list_orders :many Order
@@ -108,25 +111,29 @@ SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expi
 -- $2 before  int8  -- order number; only older ones
 -- $3 size    int8
 SELECT o.id, o.number, o.status, o.currency, o.total_minor, o.created_at, o.expires_at, o.paid_at, o.delivered_at,
-       o.lines::text AS lines, p.provider AS payment_provider, p.status AS payment_status, p.url AS payment_url
+       o.lines::text AS lines, o.credited_minor, o.refunded_minor, p.provider AS payment_provider,
+       p.status AS payment_status, p.url AS payment_url, p.amount_minor AS payment_minor
   FROM orders_with_lines o
-  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url FROM payments y WHERE y.order_id = o.id
+  LEFT JOIN LATERAL (SELECT y.provider, y.status, y.url, y.amount_minor FROM payments y WHERE y.order_id = o.id
                       ORDER BY (y.status = 'paid') DESC, y.id DESC LIMIT 1) p ON true
  WHERE o.user_id = $1 AND o.number < $2
  ORDER BY o.number DESC
  LIMIT $3;
 
 -- name: deliver_order :opt Delivered
--- A paid order's goods are its buyer's, and the buyer is owed a message; no row when the job is no longer ours
--- or the order is not paid (any more). What must be made or shipped stays owed.
+-- A paid order's goods are its buyer's, and what follows from that is owed: the buyer's message, the bonuses, the
+-- seller's and the admins' notice, the leaderboard. No row when the job is no longer ours or the order is not paid (any
+-- more). What must be made or shipped stays owed.
 -- $1 outbox_id  int8
 -- $2 attempt_id uuid
 -- $3 order_id   uuid
 -- $4 lease_s    int4
+-- $5 follows    text[]  -- kinds of the jobs that every sale owes
 WITH mine AS (
     UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
 target AS (
-    SELECT o.id FROM orders o, mine WHERE o.id = $3 AND o.status = 'paid' FOR UPDATE OF o),
+    SELECT o.id, o.status FROM orders o, mine
+     WHERE o.id = $3 AND o.status IN ('paid', 'partially_refunded') FOR UPDATE OF o),
 lines AS (
     UPDATE order_items i
        SET state = CASE WHEN i.kind IN ('unit', 'shared') THEN 'delivered' ELSE 'owed' END,
@@ -138,11 +145,12 @@ lines AS (
 sold AS (
     UPDATE stock_items s SET state = 'sold' FROM lines l WHERE s.id = l.stock_item_id),
 became AS (
-    SELECT t.id, CASE WHEN bool_or(l.kind = 'made') THEN 'preorder' WHEN bool_or(l.kind = 'shipped') THEN 'paid'
-                      ELSE 'delivered' END AS status
-      FROM target t, lines l GROUP BY t.id),
+    SELECT t.id, t.status AS before, CASE WHEN bool_or(l.kind = 'made') THEN 'preorder'
+           WHEN bool_or(l.kind = 'shipped') THEN 'paid' ELSE 'delivered' END AS status
+      FROM target t, lines l GROUP BY t.id, t.status),
 moved AS (
-    UPDATE orders o SET status = b.status, delivered_at = CASE WHEN b.status = 'delivered' THEN now() END
+    UPDATE orders o SET status = CASE b.before WHEN 'paid' THEN b.status ELSE b.before END,
+           delivered_at = CASE WHEN b.status = 'delivered' THEN now() END
       FROM became b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role)
@@ -152,12 +160,17 @@ owed AS (
     SELECT 'tell', b.id || ':' || b.status, jsonb_build_object('order_id', b.id, 'status', b.status), 1, $2,
            now() + $4::int * interval '1 second' FROM became b
     ON CONFLICT (kind, key) DO NOTHING
-    RETURNING id)
+    RETURNING id),
+follows AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT k.kind, b.id::text, jsonb_build_object('order_id', b.id, 'word', 'sold')
+      FROM became b, unnest($5::text[]) AS k (kind)
+    ON CONFLICT (kind, key) DO NOTHING)
 SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
 
 -- name: expire_orders :many Expired
 -- Unpaid orders past their window (and the grace) are closed and their units are for sale again. An order whose
--- payment is said to have come waits until that is judged; one that was overpaid waits for a human.
+-- payment is said to have come waits until that is judged.
 -- $1 grace_s int4
 -- $2 size    int8
 WITH late AS (
@@ -167,8 +180,6 @@ WITH late AS (
        AND (SELECT count(*) FROM payments p JOIN outbox b ON b.payload ->> 'invoice_id' = p.invoice_id
              WHERE p.order_id = o.id AND b.kind = 'settle' AND b.state <> 'done'
                AND b.payload ->> 'provider' = p.provider AND b.payload ->> 'claims' = 'paid') = 0
-       AND (SELECT count(*) FROM inbox i
-             WHERE i.order_id = o.id AND i.state = 'review' AND i.outcome = 'overpaid') = 0
      ORDER BY o.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
 closed AS (
     UPDATE orders o SET status = 'expired' FROM late l WHERE o.id = l.id),
@@ -182,3 +193,105 @@ back AS (
     UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held')
 SELECT l.id AS order_id, l.seller_id, array_agg(DISTINCT f.product_id) AS product_ids
   FROM late l JOIN freed f ON f.order_id = l.id GROUP BY l.id, l.seller_id;
+
+-- name: revive_order :opt Freed
+-- An expired order has units again, as many of each product as it had, at its own prices, for as long as its payment
+-- needs to be booked; or nothing happened, because not all can be had.
+-- $1 order_id uuid
+-- $2 window_s int4
+WITH target AS (
+    SELECT o.id, o.seller_id FROM orders o WHERE o.id = $1 AND o.status = 'expired' FOR UPDATE),
+lines AS (
+    SELECT i.position, i.product_id, i.kind, p.active,
+           row_number() OVER (PARTITION BY i.product_id ORDER BY i.position) AS n
+      FROM order_items i JOIN products p ON p.id = i.product_id, target t
+     WHERE i.order_id = t.id AND i.state = 'released'),
+counted AS (
+    SELECT l.product_id, count(*)::int AS quantity FROM lines l WHERE l.kind IN ('unit', 'shipped')
+     GROUP BY l.product_id),
+claimed AS (
+    SELECT c.product_id, s.id FROM counted c CROSS JOIN LATERAL (
+        SELECT u.id FROM stock_items u
+         WHERE u.product_id = c.product_id AND u.state = 'available' AND (u.expires_at IS NULL OR u.expires_at > now())
+         ORDER BY u.discount_bp DESC, u.received_at, u.id LIMIT c.quantity FOR UPDATE SKIP LOCKED) s),
+paired AS (
+    SELECT l.position, u.id FROM lines l
+      LEFT JOIN (SELECT c.product_id, c.id, row_number() OVER (PARTITION BY c.product_id) AS n FROM claimed c) u
+        ON u.product_id = l.product_id AND u.n = l.n),
+fits AS (
+    SELECT t.id, t.seller_id FROM target t
+     WHERE EXISTS (SELECT FROM lines) AND NOT EXISTS (
+           SELECT FROM lines l JOIN paired p USING (position)
+            WHERE NOT l.active OR (l.kind IN ('unit', 'shipped')) <> (p.id IS NOT NULL))),
+held AS (
+    UPDATE stock_items s SET state = 'held' FROM fits, claimed c WHERE s.id = c.id),
+back AS (
+    UPDATE order_items i SET state = 'held', stock_item_id = p.id FROM fits f, paired p
+     WHERE i.order_id = f.id AND i.position = p.position),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT f.id, 'expired', 'pending', 'system', 'paid late, its goods claimed again' FROM fits f)
+UPDATE orders o SET status = 'pending', slot = NULL, expires_at = now() + $2::int * interval '1 second'
+  FROM fits f WHERE o.id = f.id
+RETURNING o.seller_id, (SELECT coalesce(array_agg(c.product_id), '{}') FROM counted c) AS product_ids;
+
+-- name: cancel_order :opt Freed
+-- This buyer's unpaid order is closed, its units are for sale again.
+-- $1 order_id uuid
+-- $2 user_id  int8
+WITH target AS (
+    UPDATE orders o SET status = 'cancelled' WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending'
+    RETURNING o.id, o.seller_id),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, user_id)
+    SELECT t.id, 'pending', 'cancelled', 'buyer', $2 FROM target t),
+freed AS (
+    UPDATE order_items i SET state = 'released' FROM target t WHERE i.order_id = t.id AND i.state = 'held'
+    RETURNING i.product_id, i.stock_item_id),
+back AS (
+    UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held')
+SELECT t.seller_id, (SELECT coalesce(array_agg(DISTINCT f.product_id), '{}') FROM freed f) AS product_ids FROM target t;
+
+-- name: follow_refund :opt Freed
+-- What a refund has in its train, once for each sum: goods that are not delivered are for sale again when all money
+-- went back, and buyer, bonuses, leaderboard and (where goods are out of reach) admins are owed their job.
+-- $1 outbox_id  int8
+-- $2 attempt_id uuid
+-- $3 order_id   uuid
+-- $4 word       text    -- refund or chargeback
+-- $5 follows    text[]  -- kinds of the jobs that every refund owes
+WITH mine AS (
+    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
+target AS (
+    SELECT o.id, o.seller_id, o.refunded_minor, o.refunded_minor = o.total_minor AS whole, o.currency
+      FROM orders o, mine WHERE o.id = $3 FOR UPDATE OF o),
+freed AS (
+    UPDATE order_items i SET state = 'released' FROM target t
+     WHERE i.order_id = t.id AND t.whole AND i.state IN ('held', 'owed')
+    RETURNING i.product_id, i.stock_item_id),
+back AS (
+    UPDATE stock_items s SET state = 'available' FROM freed f
+     WHERE s.id = f.stock_item_id AND s.state IN ('held', 'sold')),
+kept AS (
+    SELECT count(*)::int AS items FROM order_items i, target t WHERE i.order_id = t.id AND i.state = 'delivered'),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT k.kind, t.id || ':' || $4 || ':' || t.refunded_minor, jsonb_build_object('order_id', t.id, 'word', $4::text,
+           'status', $4::text, 'amount_minor', t.refunded_minor, 'currency', t.currency,
+           'delivered', (SELECT items FROM kept))
+      FROM target t, unnest($5::text[]) AS k (kind)
+    ON CONFLICT (kind, key) DO NOTHING)
+SELECT t.seller_id, (SELECT coalesce(array_agg(DISTINCT f.product_id), '{}') FROM freed f) AS product_ids FROM target t;
+
+-- name: list_supplied :many Supplied
+-- What an order sold, as its seller reads it; what must be made has the moment by which.
+-- $1 order_id uuid
+SELECT o.number, i.title, count(*)::int AS quantity, i.due_at
+  FROM orders o JOIN order_items i ON i.order_id = o.id
+ WHERE o.id = $1 AND i.state <> 'released'
+ GROUP BY o.number, i.title, i.due_at ORDER BY min(i.position);
+
+-- name: find_paid :opt PaidBy
+-- Which provider's invoice paid this order.
+-- $1 order_id uuid
+SELECT o.paid_by FROM orders o WHERE o.id = $1 AND o.paid_by IS NOT NULL;

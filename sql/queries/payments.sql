@@ -6,68 +6,234 @@
 UPDATE payments SET status = 'failed' WHERE order_id = $1 AND provider = $2 AND status = 'opening' AND opened_at = $3
 RETURNING id AS payment_id;
 
--- name: retake_payment :opt Taken
--- This caller may open the payment of an order that can still be paid: an earlier try failed, or died longer ago
--- than the lease.
--- $1 order_id uuid
--- $2 provider text
--- $3 lease_s  int4
-UPDATE payments p SET status = 'opening', opened_at = now()
-  FROM orders o
- WHERE o.id = p.order_id AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute' AND p.order_id = $1 AND p.provider = $2
-   AND (p.status = 'failed' OR p.status = 'opening' AND p.opened_at < now() - $3::int * interval '1 second')
-RETURNING o.number, p.currency, p.amount_minor AS total_minor, o.expires_at, p.opened_at,
-          p.id AS payment_id;
-
 -- name: settle_payment :opt Verdict
--- One re-fetched payment is judged and recorded: the order is paid only if it is payable and the money equal,
--- with its audit line and the delivery it owes. No row when the job is no longer ours.
+-- What the gateway says of one invoice is judged. Money that pays its order does so here: payment, posting, audit line
+-- and the delivery that is owed; when nothing is left over, event and job are closed too. Every other word changes
+-- nothing: its own statement does. No row: the job is no longer ours.
 -- $1 outbox_id    int8
 -- $2 attempt_id   uuid
 -- $3 inbox_id     int8
 -- $4 provider     text
 -- $5 invoice_id   text
--- $6 order_id     uuid    -- what the invoice says; the payment that we opened has precedence; may be null
--- $7 amount_minor int8
+-- $6 order_id     uuid  -- what the invoice says; the payment that we opened has precedence; may be null
+-- $7 amount_minor int8  -- that came in all
 -- $8 currency     text
--- $9 lease_s      int4
+-- $9 refunded_minor int8  -- that went back meanwhile: all of it, and nothing is delivered
+-- $10 lease_s     int4
 WITH mine AS (
-    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
+    SELECT b.id FROM outbox b WHERE b.id = $1 AND b.attempt_id = $2 AND b.state = 'owed' FOR UPDATE),
 known AS (
-    SELECT coalesce((SELECT p.order_id FROM payments p WHERE p.provider = $4 AND p.invoice_id = $5), $6::uuid) AS order_id
-      FROM mine),
+    SELECT coalesce(p.order_id, $6::uuid) AS order_id, coalesce(p.received_minor, 0) AS before
+      FROM mine LEFT JOIN payments p ON p.provider = $4 AND p.invoice_id = $5),
 target AS (
-    SELECT o.id, o.status, o.paid_by, o.total_minor, o.currency
-      FROM orders o, known k WHERE o.id = k.order_id FOR UPDATE OF o),
+    SELECT o.* FROM orders o, known k WHERE o.id = k.order_id FOR UPDATE OF o),
 verdict AS (
-    SELECT t.id AS order_id, CASE
+    SELECT t.id, t.user_id, t.seller_id, t.total_minor, k.before, $7 - k.before AS came_minor,
+           t.status = 'pending' AND t.credited_minor >= t.total_minor AS covered, CASE
            WHEN t.id IS NULL THEN 'unknown_order'
-           WHEN t.paid_by = $4 || ':' || $5 THEN 'repeated'
            WHEN t.currency <> $8 THEN 'wrong_currency'
-           WHEN t.total_minor > $7 THEN 'underpaid'
-           WHEN t.total_minor < $7 THEN 'overpaid'
-           WHEN t.status = 'expired' THEN 'late'
-           WHEN t.status <> 'pending' THEN 'not_payable'
+           WHEN $7 <= k.before THEN 'repeated'
+           WHEN t.paid_by = $4 || ':' || $5 THEN 'overpaid'
+           WHEN t.status NOT IN ('pending', 'expired', 'cancelled') THEN 'second'
+           WHEN $7 - k.before < t.total_minor THEN 'underpaid'
+           WHEN t.status <> 'pending' THEN CASE t.status WHEN 'expired' THEN 'late' ELSE 'cancelled' END
            ELSE 'paid' END AS word
-      FROM mine LEFT JOIN target t ON true),
-paid AS (
-    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = $4 || ':' || $5
-      FROM verdict v WHERE o.id = v.order_id AND v.word = 'paid' RETURNING o.id),
+      FROM known k LEFT JOIN target t ON true),
 booked AS (
-    INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, currency, paid_at)
-    SELECT p.id, $4, 'paid', $5, $7, $8, now() FROM paid p
-    ON CONFLICT (provider, invoice_id) DO UPDATE SET status = 'paid', paid_at = now()),
+    INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency, paid_at)
+    SELECT v.id, $4, 'paid', $5, v.total_minor, v.before + v.total_minor, $8, now() FROM verdict v WHERE v.word = 'paid'
+    ON CONFLICT (provider, invoice_id) DO UPDATE
+       SET status = 'paid', received_minor = excluded.received_minor, paid_at = now(), poll_at = NULL
+     WHERE payments.received_minor = (SELECT v.before FROM verdict v)
+    RETURNING order_id AS id),
+paid AS (
+    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = $4 || ':' || $5 FROM booked b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, note)
-    SELECT p.id, 'pending', 'paid', 'gateway', $4 || ':' || $5 FROM paid p),
+    SELECT b.id, 'pending', 'paid', 'gateway', $4 || ':' || $5 FROM booked b),
+posted AS (
+    INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id)
+    SELECT 'sale:' || b.id, 'gateway:' || $4, 'sales:' || v.seller_id, v.total_minor, $8, 'sale', b.id
+      FROM booked b, verdict v),
 owed AS (
     INSERT INTO outbox (kind, key, payload, attempts, attempt_id, lease_until)
-    SELECT 'deliver', p.id::text, jsonb_build_object('order_id', p.id), 1, $2, now() + $9::int * interval '1 second'
-      FROM paid p
-    ON CONFLICT (kind, key) DO NOTHING
+    SELECT 'deliver', b.id::text, jsonb_build_object('order_id', b.id), 1, $2, now() + $10::int * interval '1 second'
+      FROM booked b WHERE $9::int8 < $7 ON CONFLICT (kind, key) DO NOTHING
     RETURNING id),
 closed AS (
-    UPDATE inbox i SET state = CASE WHEN v.word IN ('paid', 'repeated') THEN 'settled' ELSE 'review' END,
-                       outcome = v.word, order_id = v.order_id, settled_at = now()
-      FROM verdict v WHERE i.id = $3)
-SELECT v.word, v.order_id, (SELECT id FROM owed) AS outbox_id FROM verdict v;
+    UPDATE inbox i SET state = 'settled', outcome = v.word, order_id = v.id, settled_at = now()
+      FROM booked, verdict v WHERE i.id = $3 AND v.came_minor = v.total_minor AND $9 = 0
+    RETURNING i.id),
+done AS (
+    UPDATE outbox b SET state = 'done', done_at = now() FROM closed WHERE b.id = $1)
+SELECT v.word, v.id AS order_id, v.user_id, v.came_minor, v.covered, EXISTS (SELECT FROM booked) AS booked,
+       (SELECT id FROM owed) AS outbox_id, EXISTS (SELECT FROM closed) AS closed
+  FROM verdict v;
+
+-- name: credit_payment :opt Credited
+-- Money that does not pay its order is on the buyer's balance, once, and the buyer is told. What came for a pending
+-- order counts towards it, and its goods are kept for one more window. No row: another was faster, judge again.
+-- $1 attempt_id   uuid
+-- $2 outbox_id    int8
+-- $3 inbox_id     int8
+-- $4 provider     text
+-- $5 invoice_id   text
+-- $6 order_id     uuid
+-- $7 came_minor   int8   -- on top of what was booked before
+-- $8 amount_minor int8   -- in all
+-- $9 currency     text
+-- $10 word        text  -- overpaid, second, underpaid, late or cancelled
+-- $11 window_s    int4
+WITH target AS (
+    SELECT o.id, o.user_id, o.status, o.total_minor, o.currency FROM orders o
+     WHERE o.id = $6 AND o.currency = $9
+       AND EXISTS (SELECT FROM outbox b WHERE b.id = $2 AND b.attempt_id = $1 AND b.state = 'owed')
+       FOR UPDATE),
+booked AS (
+    INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency)
+    SELECT t.id, $4, 'credited', $5, $8, $8, $9 FROM target t
+     WHERE NOT (t.status = 'pending' AND $7 >= t.total_minor)
+    ON CONFLICT (provider, invoice_id) DO UPDATE
+       SET received_minor = excluded.received_minor,
+           status = CASE payments.status WHEN 'paid' THEN 'paid' ELSE 'credited' END,
+           poll_at = CASE payments.status WHEN 'paid' THEN NULL ELSE payments.poll_at END
+     WHERE payments.received_minor = $8 - $7
+    RETURNING order_id AS id),
+posted AS (
+    INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
+    SELECT $10 || ':' || $4 || ':' || $5 || ':' || $8, 'gateway:' || $4, 'buyer:' || t.user_id, $7, $9, $10, t.id,
+           t.user_id FROM booked, target t),
+added AS (
+    INSERT INTO balances AS b (user_id, currency, balance_minor) SELECT t.user_id, $9, $7 FROM booked, target t
+    ON CONFLICT (user_id, currency) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor
+    RETURNING b.balance_minor),
+counted AS (
+    UPDATE orders o SET credited_minor = o.credited_minor + $7,
+           expires_at = greatest(o.expires_at, now() + $11::int * interval '1 second')
+      FROM booked b WHERE o.id = b.id AND o.status = 'pending'
+    RETURNING o.credited_minor >= o.total_minor AS covered),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT t.id, t.status, t.status, 'gateway', $10 || ' ' || $4 || ':' || $5 FROM booked, target t),
+told AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'tell', $10 || ':' || $3::int8, jsonb_build_object('order_id', t.id, 'status', $10::text, 'amount_minor', $7::int8)
+      FROM booked, target t ON CONFLICT (kind, key) DO NOTHING)
+SELECT a.balance_minor, coalesce((SELECT c.covered FROM counted c), false) AS covered FROM added a;
+
+-- name: reverse_payment :opt Reversed
+-- Money went back at the gateway by no order of ours (a chargeback, the merchant's cabinet): what it paid is refunded,
+-- what it had credited is taken from the balance, and what is spent of that already is a debt. No row: it was known.
+-- $1 provider       text
+-- $2 invoice_id     text
+-- $3 refunded_minor int8  -- in all, as the gateway says
+WITH target AS (
+    SELECT o.* FROM orders o
+     WHERE o.id = (SELECT p.order_id FROM payments p WHERE p.provider = $1 AND p.invoice_id = $2) FOR UPDATE),
+known AS (
+    SELECT p.id, p.status, p.refunded_minor AS before, least($3, p.received_minor) AS after FROM payments p, target
+     WHERE p.provider = $1 AND p.invoice_id = $2 FOR UPDATE OF p),
+held AS (
+    SELECT b.balance_minor FROM balances b, target t
+     WHERE b.user_id = t.user_id AND b.currency = t.currency FOR UPDATE OF b),
+sold AS (
+    SELECT t.id, t.user_id, t.seller_id, t.status, t.currency, k.after, k.after - k.before AS gone_minor,
+           least(k.after - k.before, CASE k.status WHEN 'paid' THEN t.total_minor - t.refunded_minor ELSE 0 END)
+               AS sold_minor
+      FROM known k, target t WHERE k.after > k.before),
+split AS (
+    SELECT s.*, least(s.gone_minor - s.sold_minor, coalesce((SELECT h.balance_minor FROM held h), 0)) AS taken_minor
+      FROM sold s),
+marked AS (
+    UPDATE payments p SET refunded_minor = s.after FROM split s, known k WHERE p.id = k.id),
+posted AS (
+    INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
+    SELECT l.name || ':' || $1 || ':' || $2 || ':' || s.after, l.debit, 'gateway:' || $1, l.amount_minor, s.currency,
+           'chargeback', s.id, l.user_id
+      FROM split s CROSS JOIN LATERAL (VALUES
+           ('reversed', 'sales:' || s.seller_id, s.sold_minor, NULL),
+           ('taken', 'buyer:' || s.user_id, s.taken_minor, s.user_id),
+           ('lent', 'debt:' || s.user_id, s.gone_minor - s.sold_minor - s.taken_minor, s.user_id))
+           AS l (name, debit, amount_minor, user_id) WHERE l.amount_minor > 0),
+moved AS (
+    INSERT INTO balances AS b (user_id, currency, debt_minor)
+    SELECT s.user_id, s.currency, s.gone_minor - s.sold_minor - s.taken_minor
+      FROM split s WHERE s.gone_minor > s.sold_minor
+    ON CONFLICT (user_id, currency) DO UPDATE
+       SET balance_minor = b.balance_minor - (SELECT s.taken_minor FROM split s),
+           debt_minor = b.debt_minor + excluded.debt_minor),
+changed AS (
+    UPDATE orders o SET refunded_minor = o.refunded_minor + s.sold_minor,
+           status = CASE o.refunded_minor + s.sold_minor WHEN o.total_minor THEN 'refunded' ELSE 'partially_refunded' END
+      FROM split s WHERE o.id = s.id AND s.sold_minor > 0
+    RETURNING o.id, o.status, o.refunded_minor),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT c.id, s.status, c.status, 'gateway', 'charged back ' || $1 || ':' || $2 FROM changed c, split s),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'follow', c.id || ':' || c.refunded_minor, jsonb_build_object('order_id', c.id, 'word', 'chargeback')
+      FROM changed c ON CONFLICT (kind, key) DO NOTHING)
+SELECT s.id AS order_id, s.sold_minor, s.taken_minor, s.gone_minor - s.sold_minor - s.taken_minor AS lent_minor FROM split s;
+
+-- name: close_payment :opt Closed
+-- The gateway will take no money for this invoice any more: it is not asked again, and another may be opened.
+-- $1 provider   text
+-- $2 invoice_id text
+UPDATE payments p SET poll_at = NULL, status = CASE p.status WHEN 'open' THEN 'cancelled' ELSE p.status END
+ WHERE p.provider = $1 AND p.invoice_id = $2 AND (p.poll_at IS NOT NULL OR p.status = 'open')
+RETURNING p.id AS payment_id;
+
+-- name: open_payment :opt Opening
+-- A payment of this buyer's pending order is about to be opened by this caller, for what the order still lacks; or the
+-- one that is there already, with its link. No row: the order cannot be paid (any more).
+-- $1 order_id uuid
+-- $2 user_id  int8
+-- $3 provider text
+-- $4 lease_s  int4
+WITH target AS (
+    SELECT o.id, o.number, o.currency, o.expires_at, greatest(1, o.total_minor - least(o.credited_minor, coalesce((
+               SELECT b.balance_minor FROM balances b WHERE b.user_id = o.user_id AND b.currency = o.currency), 0)))
+               AS due_minor
+      FROM orders o
+     WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute'
+       FOR UPDATE),
+current AS (
+    SELECT p.id, p.status, p.url, p.amount_minor, p.opened_at FROM payments p, target t
+     WHERE p.order_id = t.id AND p.provider = $3 AND p.status IN ('opening', 'failed', 'open') FOR UPDATE OF p),
+retaken AS (
+    UPDATE payments p SET status = 'opening', opened_at = now()
+      FROM current c WHERE p.id = c.id
+       AND (c.status = 'failed' OR c.status = 'opening' AND c.opened_at < now() - $4::int * interval '1 second')
+    RETURNING p.id, p.amount_minor, p.opened_at),
+added AS (
+    INSERT INTO payments (order_id, provider, amount_minor, currency)
+    SELECT t.id, $3, t.due_minor, t.currency FROM target t WHERE NOT EXISTS (SELECT FROM current)
+    ON CONFLICT DO NOTHING  -- another request was faster: no row, the caller asks again
+    RETURNING id, amount_minor, opened_at),
+found AS (
+    SELECT a.id, a.amount_minor, a.opened_at, 'ours' AS turn FROM added a
+    UNION ALL SELECT r.id, r.amount_minor, r.opened_at, 'ours' FROM retaken r
+    UNION ALL SELECT c.id, c.amount_minor, c.opened_at, CASE c.status WHEN 'open' THEN 'open' ELSE 'busy' END
+      FROM current c WHERE NOT EXISTS (SELECT FROM retaken))
+SELECT t.number, t.currency, f.amount_minor AS total_minor, t.expires_at, f.opened_at, f.id AS payment_id, f.turn
+  FROM found f, target t;
+
+-- name: due_payments :many Due
+-- Invoices of one provider that it should be asked about, as far as its quota of this minute goes. Each has its next
+-- turn: after a quarter of its age, from 15 seconds to 30 minutes, for three days. One process asks at a time.
+-- $1 provider   text
+-- $2 per_minute int4
+WITH alone AS (
+    SELECT pg_try_advisory_xact_lock(hashtextextended('poll:' || $1, 0)) AS granted),
+room AS (
+    SELECT greatest(0, $2::int4 - count(*)) AS calls FROM payments p
+     WHERE p.provider = $1 AND p.polled_at > now() - interval '1 minute'),
+due AS (
+    SELECT p.id FROM payments p, alone a WHERE a.granted AND p.provider = $1 AND p.poll_at <= now()
+     ORDER BY p.poll_at LIMIT (SELECT r.calls FROM room r) FOR UPDATE OF p SKIP LOCKED)
+UPDATE payments p SET polled_at = now(), polls = p.polls + 1,
+       poll_at = CASE WHEN p.opened_at > now() - interval '3 days' THEN now() + least(interval '30 minutes',
+                 greatest(interval '15 seconds', (now() - p.opened_at) / 4)) END
+  FROM due d WHERE p.id = d.id
+RETURNING p.invoice_id, p.received_minor, p.refunded_minor;

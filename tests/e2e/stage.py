@@ -21,7 +21,7 @@ import msgspec
 from app.base import clock, keys
 from app.domain import catalog, stock
 from app.domain.once import LEASE_MS
-from app.flows.checkout import OPENING_MARGIN_S
+from app.flows.pay import OPENING_MARGIN_S
 from app.infra import embedded
 from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
@@ -34,7 +34,7 @@ from app.sandbox.telegram import Telegram
 from bench.proxy import HOST, Upstream, listening, proxied
 from tests.conftest import check_keys
 from tests.e2e.traps import AUDIT, PATIENCE_S, Doors, Process, Trap, Zygote, until
-from tests.world import BOT_TOKEN, SALT, Buyer, invoice_of, settings_for
+from tests.world import BOT_TOKEN, SALT, Buyer, add_keys, invoice_of, settings_for
 
 MINUTE_MS = 100  # the gateway's "minute": its ten calls take 4.5 s
 UNITS = 3  # on the shelf of every run
@@ -157,7 +157,7 @@ class Stage:
             list_price_minor=10_000,
         )  # fmt: skip
         product_id = await catalog.add_product(self.pg, new)
-        await stock.add(self.pg, self.sealer, product_id, [f"KEY-{self.runs}-{n}" for n in range(UNITS)])
+        await add_keys(self.pg, self.sealer, product_id, [f"KEY-{self.runs}-{n}" for n in range(UNITS)])
         return Run(seller_id, product_id, await self.buyer(), str(uuid4()), pieces)
 
     async def buyer(self) -> Buyer:

@@ -84,8 +84,13 @@ async def test_only_whose_turn_it_is_may_fail_or_link_a_payment(world: World) ->
     placed = await ordered(world, await world.buyer(), product)
     order_id = UUID(placed["order"]["id"])
     first = await world.scalar("UPDATE payments SET status = 'opening', invoice_id = NULL RETURNING opened_at")
-    taken = await payments.retake(world.pg, order_id, "crystalpay", 0)
+    user_id = await world.scalar("SELECT user_id FROM orders")
+    taken = await payments.open_(world.pg, order_id, user_id, "crystalpay", 0)
     assert taken is not None
+    assert taken.turn == "ours"
+    again = await payments.open_(world.pg, order_id, user_id, "crystalpay", 60)
+    assert again is not None
+    assert again.turn == "busy"
     await payments.fail(world.pg, order_id, "crystalpay", first)
     assert await orders.link(world.pg, order_id, "crystalpay", "1_a", "http://x", first) is None
     linked = await orders.link(world.pg, order_id, "crystalpay", "1_a", "http://x", taken.opened_at)

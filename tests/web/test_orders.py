@@ -55,7 +55,7 @@ def cart(*lines: tuple[Any, Any], **more: Any) -> dict[str, Any]:
 
 async def invoices(world: World, order: str) -> list[str]:
     """The invoices that the gateway made for an order."""
-    return [invoice.id for invoice in world.crystalpay.invoices.values() if invoice.extra == order]
+    return [invoice.id for invoice in world.crystalpay.invoices.values() if (invoice.extra or "").startswith(order)]
 
 
 # What may be asked.

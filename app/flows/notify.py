@@ -1,0 +1,115 @@
+"""Notify: buyers, admins and sellers are told what happened, each in their language, at least once."""
+
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.base.lease import Lease
+from app.base.money import Money
+from app.channels.telegram import texts
+from app.domain import customers, goods, orders, outbox
+from app.domain.customers import Colleague
+from app.errors import NotFound
+from app.infra.messenger import Messenger, Sent
+from app.shop import Shop
+
+log = structlog.get_logger(__name__)
+
+
+class News(msgspec.Struct, frozen=True):
+    """What the tell job is told: what became of the order, and the money that the message is about."""
+
+    order_id: UUID
+    status: str
+    amount_minor: int = 0
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """What the alert and supply jobs are told; an event of an unknown order has none."""
+
+    word: str
+    order_id: UUID | None = None
+    provider: str = ""
+    invoice_id: str = ""
+    amount_minor: int = 0
+    currency: str = ""
+    delivered: int = 0  # goods that are out of reach
+
+
+_news = msgspec.json.Decoder(News)
+_alarm = msgspec.json.Decoder(Alarm)
+
+
+async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+    """The buyer has the news, with the goods if they are there.
+
+    Raises: ProviderDown: the job runs again later.
+    """
+    news, deps = _news.decode(job.payload), shop.deps
+    to = await customers.recipient(deps.pg, news.order_id)
+    if deps.sealer is None or to is None:
+        raise NotFound("no goods keys or no such order: nobody can be told")
+    money = {
+        "amount": str(Money(news.amount_minor, to.currency)),
+        "due": str(Money(max(to.due_minor, 0), to.currency)),
+    }
+    shown: list[tuple[str, str]] = []
+    if news.status in texts.WITH_GOODS:
+        opened = await goods.read(deps.pg, deps.sealer, news.order_id, to.user_id)
+        shown = [(good.title, good.content) for good in opened[0]] if opened else []
+    text = texts.order_news(news.status, to.language, to.number, shown, max_length=texts.MAX_LENGTH, **money)
+    await _send(_messenger(shop), to.telegram_id, text, order_id=str(news.order_id))
+    await outbox.finish(deps.pg, lease)
+
+
+async def alert(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+    """Every admin knows. Raises: ProviderDown: all are told again later."""
+    alarm, deps = _alarm.decode(job.payload), shop.deps
+    to = await customers.recipient(deps.pg, alarm.order_id) if alarm.order_id else None
+    currency = alarm.currency or (to.currency if to else "")
+    known = currency in texts.CURRENCIES
+    facts = {
+        "number": str(to.number) if to else "?",
+        "amount": str(Money(alarm.amount_minor, currency)) if known else f"{alarm.amount_minor} {currency}",
+        "invoice": f"{alarm.provider}:{alarm.invoice_id}",
+        "delivered": str(alarm.delivered),
+    }
+    ids = sorted(deps.settings.admin_ids())
+    await _tell_all(shop, await customers.admins(deps.pg, ids), lambda code: texts.alert(alarm.word, code, **facts))
+    await outbox.finish(deps.pg, lease)
+
+
+async def supply(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+    """The seller's people know what was sold, and what must be made by when. Raises: ProviderDown."""
+    alarm, deps = _alarm.decode(job.payload), shop.deps
+    assert alarm.order_id is not None
+    told = await orders.supplied(deps.pg, alarm.order_id)
+    lines = [
+        (line.title, line.quantity, line.due_at.strftime("%Y-%m-%d %H:%M UTC") if line.due_at else "") for line in told
+    ]
+    if lines:
+        number = told[0].number
+        people = await customers.suppliers(deps.pg, alarm.order_id)
+        await _tell_all(shop, people, lambda code: texts.supply(code, number, lines))
+    await outbox.finish(deps.pg, lease)
+
+
+async def _tell_all(shop: Shop, people: list[Colleague], text: "texts.Wording") -> None:
+    if people:
+        messenger = _messenger(shop)
+        for one in people:
+            await _send(messenger, one.telegram_id, text(one.language))
+
+
+def _messenger(shop: Shop) -> Messenger:
+    if shop.deps.messenger is None:
+        raise NotFound("no bot: nobody can be told")
+    return shop.deps.messenger
+
+
+async def _send(messenger: Messenger, chat_id: int, text: str, **facts: str) -> None:
+    sent = await messenger.send(chat_id, text)
+    if sent is not Sent.DELIVERED:
+        # The goods wait in the shop; a user who stopped the bot cannot be told by sending again.
+        log.warning("not told", outcome=sent.name, **facts)
