@@ -18,7 +18,7 @@ test: $(READY) ## the whole suite on a real Postgres, a real Redis and a real cl
 TORG_TEST_REDIS ?= redis-server
 
 test-redis: $(READY) ## what is about Redis alone, on Redis 7 (TORG_TEST_REDIS=path; else redis-server of PATH)
-	@TORG_TEST_REDIS="$(TORG_TEST_REDIS)" $(BIN)/python -m pytest tests/lua tests/infra/test_pipe.py tests/infra/test_lua.py $(ARGS)
+	@TORG_TEST_REDIS="$(TORG_TEST_REDIS)" $(BIN)/python -m pytest tests/lua tests/infra/test_pipe.py tests/infra/test_pipe_outages.py tests/infra/test_lua.py $(ARGS)
 
 check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/ruff format --check .

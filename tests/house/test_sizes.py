@@ -16,7 +16,6 @@ MOST_STATEMENT_LINES = 50
 
 # path or path:function -> why it may be larger
 LARGER: dict[str, str] = {
-    "tests/infra/test_pipe.py": "one connection through all that may happen to it, beside one server that does it",
     "tests/sandbox/test_crystalpay.py": "a gateway's whole protocol, call by call, in the order of its documentation",
     "tests/sandbox/test_telegram.py": "the Bot API's whole part that we play, method by method",
 }

@@ -1,22 +1,13 @@
-"""The shared connection under what happens to connections; a real server judges, on both event loops."""
+"""The shared connection: calls, errors, cancelling and closing; a real server judges, on both event loops."""
 
 import asyncio
-import itertools
 import random
-import shutil
-import signal
-import socket
 import ssl
-import subprocess
-import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 import pytest
 import uvloop
 from cryptography import x509
@@ -25,48 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.errors import RedisDown
-from app.infra import embedded, lua, pipe
-from app.infra.link import Call, Link
+from app.infra import lua, pipe
 from app.infra.lua import BadScript, CommandFailed, Script, ScriptFailed
 from app.infra.pipe import Pipe
+from tests.infra.one_redis import SCRIPTS, Dial, Echoed, Never, Server, bytes_of, settled
 
 # pytest-asyncio wants a hook instead, which only a conftest may have; there it would double every test of the folder.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture:DeprecationWarning")
-
-PATIENCE_S = 5.0
-SCRIPTS = {
-    "test/echo": """\
-#!lua flags=
--- test/echo: count the call and give its argument back.
--- reply  echoed word
--- cost   O(1), at most 1 command
--- slot   {t}
-local calls = KEYS[1]  -- string  calls that ran
-local word  = ARGV[1]  -- bytes   unique to the call
-redis.call("INCR", calls)
-return {"echoed", word}
-""",
-    "test/fail": """\
-#!lua flags=
--- test/fail: raise the error of this name.
--- reply  never
--- cost   O(1), 0 commands
--- slot   {t}
-local text = ARGV[1]  -- bytes  first word and text of the error
-if text then
-  return redis.error_reply(text)
-end
-return {"never"}
-""",
-}
-
-
-class Echoed(msgspec.Struct, frozen=True):
-    word: bytes
-
-
-class Never(msgspec.Struct, frozen=True):
-    pass
 
 
 @pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
@@ -74,114 +30,9 @@ def event_loop_policy(request: pytest.FixtureRequest) -> object:
     return request.param()
 
 
-class Server:
-    """One valkey-server of this test alone, on a socket of its own; also to be killed and frozen."""
-
-    def __init__(self) -> None:
-        self.dir = tempfile.mkdtemp(prefix="t-")  # a unix socket's path has room for 107 bytes, tmp_path may be longer
-        self.url = f"unix://{self.dir}/s?db=3"
-        self.start()
-
-    def start(self, *more: str) -> None:
-        place = ["--port", "0", "--unixsocket", f"{self.dir}/s", "--dir", self.dir]
-        options = ["--save", "", "--loglevel", "warning", "--enable-debug-command", "local"]
-        self.process = subprocess.Popen([embedded._redis(), *place, *options, *more], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE_S
-        with socket.socket(socket.AF_UNIX) as peer:
-            while peer.connect_ex(f"{self.dir}/s"):
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-
-    def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.process.kill()  # also when frozen
-        self.process.wait()
-        Path(f"{self.dir}/s").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.kill()
-    shutil.rmtree(server.dir)
-
-
-class Dial(Protocol):
-    """Opens one more Pipe, to this test's server unless told otherwise; it is closed whatever happens to the test."""
-
-    def __call__(self, url: str = "", timeout_ms: int = 2000) -> Pipe: ...
-
-
-@pytest.fixture
-async def dial(server: Server) -> AsyncIterator[Dial]:
-    opened: list[Pipe] = []
-
-    def dial(url: str = "", timeout_ms: int = 2000) -> Pipe:
-        opened.append(Pipe(url or server.url, timeout_ms=timeout_ms))
-        return opened[-1]
-
-    yield dial
-    for one in opened:
-        await one.aclose()
-
-
 @pytest.fixture
 def redis(dial: Dial) -> Pipe:
     return dial()
-
-
-@pytest.fixture(scope="session")
-def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("lua")
-    (root / "test").mkdir()
-    for name, text in SCRIPTS.items():
-        (root / f"{name}.lua").write_text(text)
-    return root
-
-
-@pytest.fixture(scope="session")
-def echo(scripts: Path) -> Script[Echoed]:
-    return Script("test/echo", Echoed, root=scripts)
-
-
-@pytest.fixture(scope="session")
-def fail(scripts: Path) -> Script[Never]:
-    return Script("test/fail", Never, root=scripts)
-
-
-@pytest.fixture
-def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many calls each write carried."""
-    counts: list[int] = []
-    send = Link.send
-
-    def counted(link: Link, calls: list[Call]) -> None:
-        counts.append(len(calls))
-        send(link, calls)
-
-    monkeypatch.setattr(Link, "send", counted)
-    return counts
-
-
-async def until(true: Callable[[], Awaitable[object]]) -> None:
-    """Waits until `true` stops raising RedisDown."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                await true()
-                return
-            except RedisDown:
-                await asyncio.sleep(0.01)
-
-
-async def settled(*calls: Awaitable[Any]) -> list[Any]:
-    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_commands_and_scripts_answer(redis: Pipe, echo: Script[Echoed]) -> None:
@@ -305,251 +156,6 @@ async def test_a_timed_out_caller_costs_the_others_nothing(redis: Pipe) -> None:
     assert await redis.command("ECHO", "next") == b"next"
 
 
-async def test_killed_in_flight_fails_and_the_next_server_is_used(
-    server: Server, redis: Pipe, echo: Script[Echoed]
-) -> None:
-    await lua.load(redis, [echo])
-    server.freeze()
-    calls = [asyncio.create_task(echo(redis, ["{t}calls"], [n])) for n in range(200)]
-    await asyncio.sleep(0.05)
-    server.kill()
-    outcomes = await settled(*calls)
-    assert {type(outcome) for outcome in outcomes} == {RedisDown}
-    assert len({id(outcome) for outcome in outcomes}) == 200
-    server.start()
-    await until(lambda: redis.command("PING"))
-    assert await echo(redis, ["{t}calls"], ["after"]) == Echoed(word=b"after")
-    assert await redis.command("GET", "{t}calls") == b"1"  # nothing was repeated
-
-
-async def test_a_killed_connection_is_replaced_at_once(redis: Pipe, dial: Dial) -> None:
-    mine = await redis.command("CLIENT", "ID")
-    assert await dial().command("CLIENT", "KILL", "ID", int(str(mine))) == 1
-    await asyncio.sleep(0.02)
-    assert await redis.command("ECHO", "again") == b"again"
-    assert await redis.command("CLIENT", "ID") != mine
-
-
-async def test_random_kills_never_mix_replies(redis: Pipe, dial: Dial, echo: Script[Echoed]) -> None:
-    chance, other = random.Random(3), dial()
-
-    async def killer() -> None:
-        for _ in range(30):
-            await other.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            await asyncio.sleep(chance.random() / 50)
-
-    async def caller(name: int) -> int:
-        answered = 0
-        for number in itertools.count():
-            if killing.done():
-                return answered
-            word = f"{name}-{number}".encode()
-            with suppress(RedisDown):
-                assert await echo(redis, ["{t}calls"], [word]) == Echoed(word=word)
-                answered += 1
-        raise AssertionError
-
-    killing = asyncio.create_task(killer())
-    answered = sum(await asyncio.gather(*(caller(name) for name in range(50))))
-    await killing
-    await until(lambda: redis.command("PING"))
-    assert answered <= int(bytes_of(await redis.command("GET", "{t}calls")))
-
-
-async def test_a_frozen_server_is_down_in_time(server: Server, dial: Dial, echo: Script[Echoed]) -> None:
-    redis = dial(timeout_ms=200)
-    await redis.command("PING")
-    server.freeze()
-    start = time.monotonic()
-    early = [asyncio.create_task(echo(redis, ["{t}calls"], [n])) for n in range(100)]
-    await asyncio.sleep(0.1)
-    late = asyncio.create_task(echo(redis, ["{t}calls"], ["late"]))
-    outcomes = await settled(*early)
-    assert {type(outcome) for outcome in outcomes} == {RedisDown}
-    assert 0.19 < time.monotonic() - start < 1
-    assert isinstance((await settled(late))[0], RedisDown)  # it was on the same connection
-    # The breaker is open: nobody waits a second time, though the kernel still accepts for a frozen server.
-    start = time.monotonic()
-    for _ in range(100):
-        with pytest.raises(RedisDown, match="Redis is out"):
-            await redis.command("PING")
-    assert time.monotonic() - start < 0.2
-    server.thaw()
-    await until(lambda: redis.command("PING"))
-    words = [f"after-{n}" for n in range(100)]
-    outcomes = await asyncio.gather(*(echo(redis, ["{t}calls"], [word]) for word in words))
-    assert outcomes == [Echoed(word=word.encode()) for word in words]
-
-
-async def test_a_thaw_is_heard_on_the_same_connection(server: Server, dial: Dial, echo: Script[Echoed]) -> None:
-    redis = dial(timeout_ms=100)
-    mine = await redis.command("CLIENT", "ID")
-    for number in range(3):  # the next freeze is found out as soon as the first
-        server.freeze()
-        start = time.monotonic()
-        outcomes = await settled(*(echo(redis, ["{t}calls"], [f"{number}-{n}"]) for n in range(50)))
-        assert {type(outcome) for outcome in outcomes} == {RedisDown}
-        assert time.monotonic() - start < 0.1 + pipe.LATE_S + 0.3
-        server.thaw()
-        await until(lambda: redis.command("PING"))
-        word = f"after-{number}".encode()
-        assert await echo(redis, ["{t}calls"], [word]) == Echoed(word=word)  # late replies went to nobody
-    assert await redis.command("CLIENT", "ID") == mine
-
-
-async def test_a_server_that_dies_frozen_is_replaced(server: Server, dial: Dial) -> None:
-    redis = dial(timeout_ms=100)
-    await redis.command("PING")
-    server.freeze()
-    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
-    server.kill()
-    server.start()
-    await until(lambda: redis.command("PING"))
-
-
-async def test_a_server_frozen_for_long_is_left_for_a_new_connection(server: Server, dial: Dial) -> None:
-    redis = dial(timeout_ms=100)
-    mine = await redis.command("CLIENT", "ID")
-    server.freeze()
-    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
-    async with asyncio.timeout(PATIENCE_S):
-        while redis._link:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    server.thaw()
-    await until(lambda: redis.command("PING"))
-    assert await redis.command("CLIENT", "ID") != mine
-
-
-@asynccontextmanager
-async def slow_peer(pause_s: float) -> AsyncIterator[str]:
-    """Somebody who answers every command after a pause, one by one."""
-
-    busy: set[asyncio.Task[None] | None] = set()
-
-    async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        busy.add(asyncio.current_task())
-        try:
-            while line := await reader.readline():
-                if line.startswith(b"*"):
-                    await asyncio.sleep(pause_s)
-                    writer.write(b"+OK\r\n")
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(come, "127.0.0.1", 0) as peer:
-        yield f"redis://127.0.0.1:{peer.sockets[0].getsockname()[1]}"
-    for task in filter(None, busy):
-        task.cancel()
-        await asyncio.wait([task])
-
-
-async def test_a_slow_server_is_not_a_silent_one(dial: Dial) -> None:
-    async with slow_peer(0.03) as url:
-        redis = dial(url, timeout_ms=200)
-        await redis.command("PING")
-        assert await asyncio.gather(*(redis.command("PING") for _ in range(16))) == [b"OK"] * 16  # 480 ms
-        await redis.aclose()
-
-
-async def test_nobody_waits_for_ever_for_a_slow_server(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "SLOW_S", 0.3)
-    async with slow_peer(0.03) as url:
-        redis = dial(url, timeout_ms=200)
-        await redis.command("PING")
-        outcomes = await settled(*(redis.command("PING") for _ in range(40)))
-        assert outcomes[0] == b"OK"
-        assert isinstance(outcomes[-1], RedisDown)
-        await redis.aclose()
-
-
-async def test_a_server_that_is_frozen_from_the_start_is_waited_for_once(server: Server, dial: Dial) -> None:
-    server.freeze()
-    redis = dial(timeout_ms=100)
-    start = time.monotonic()
-    assert isinstance((await settled(redis.command("PING")))[0], RedisDown)
-    for _ in range(100):
-        with pytest.raises(RedisDown, match="Redis is out"):
-            await redis.command("PING")
-    assert time.monotonic() - start < pipe.SETUP_S
-    server.thaw()
-    await until(lambda: redis.command("PING"))
-
-
-@pytest.mark.parametrize("turns", [1, 2], ids=["queued", "written"])
-async def test_a_stalled_loop_is_not_a_silent_server(dial: Dial, turns: int) -> None:
-    redis = dial(timeout_ms=100)
-    await redis.command("PING")
-    call = asyncio.create_task(redis.command("ECHO", "in time"))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    time.sleep(0.3)  # noqa: ASYNC251 # somebody's slow code: nothing is written or read meanwhile
-    assert await call == b"in time"
-
-
-async def test_a_dead_server_is_refused_quickly(server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.kill()
-    attempts = 0
-    open_link = Link.open
-
-    async def counted(*args: Any) -> Link:
-        nonlocal attempts
-        attempts += 1
-        return await open_link(*args)
-
-    monkeypatch.setattr(Link, "open", counted)
-    start = time.monotonic()
-    for _ in range(30):
-        outcomes = await settled(*(redis.command("PING") for _ in range(50)))
-        assert {type(outcome) for outcome in outcomes} == {RedisDown}
-        await asyncio.sleep(0.01)
-    assert 2 <= attempts <= 7 + (time.monotonic() - start) / pipe.LAST_BACKOFF_S
-    server.start()
-    await until(lambda: redis.command("PING"))
-
-
-async def test_too_many_waiting_calls_are_refused_at_once(
-    server: Server, redis: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipe, "MOST_CALLS", 100)
-    await redis.command("PING")
-    server.freeze()
-    waiting = [asyncio.create_task(redis.command("ECHO", str(n))) for n in range(100)]
-    await asyncio.sleep(0)
-    with pytest.raises(RedisDown, match="100 calls wait"):
-        await redis.command("PING")
-    server.thaw()
-    assert await asyncio.gather(*waiting) == [str(n).encode() for n in range(100)]
-    assert await redis.command("PING") == b"PONG"
-
-
-async def test_what_does_not_fit_the_socket_waits_and_arrives(server: Server, redis: Pipe, writes: list[int]) -> None:
-    await redis.command("PING")
-    server.freeze()
-    big = b"x" * 1_000_000
-    first = [asyncio.create_task(redis.command("ECHO", big)) for _ in range(5)]
-    await asyncio.sleep(0.05)
-    writes.clear()
-    later = [asyncio.create_task(redis.command("ECHO", str(n))) for n in range(50)]
-    await asyncio.sleep(0.05)
-    assert writes == []
-    server.thaw()
-    assert await asyncio.gather(*first) == [big] * 5
-    assert await asyncio.gather(*later) == [str(n).encode() for n in range(50)]
-
-
-async def test_calls_not_yet_written_go_out_on_the_next_connection(server: Server, redis: Pipe) -> None:
-    await redis.command("PING")
-    server.freeze()
-    first = asyncio.create_task(redis.command("SET", "{t}big", b"x" * 5_000_000))
-    await asyncio.sleep(0.05)
-    later = [asyncio.create_task(redis.command("INCR", "{t}later")) for _ in range(50)]
-    await asyncio.sleep(0.05)
-    server.kill()
-    server.start()
-    assert isinstance((await settled(first))[0], RedisDown)
-    assert sorted(int(str(n)) for n in await asyncio.gather(*later)) == list(range(1, 51))
-
-
 async def test_closing_fails_what_is_in_flight(server: Server, redis: Pipe) -> None:
     await redis.command("PING")
     server.freeze()
@@ -656,8 +262,3 @@ async def test_tls_is_spoken(server: Server, dial: Dial, certificate: Path, echo
         await dial(f"rediss://localhost:{port}/2").command("PING")
     listening.close()
     await asyncio.sleep(0.05)
-
-
-def bytes_of(reply: object) -> bytes:
-    assert isinstance(reply, bytes)
-    return reply

@@ -14,7 +14,7 @@ from app.domain import limits
 from app.main import create_app
 from app.settings import BadSettings, Settings
 from app.web import hooks
-from tests.infra.test_pipe import Server
+from tests.infra.one_redis import Server
 from tests.web.test_shop import NO_REDIS, problem
 from tests.world import World
 
