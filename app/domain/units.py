@@ -12,7 +12,7 @@ from app.infra.secrets import Sealer, stock_row
 from app.infra.sql import AlreadyThere, One, Opt, Postgres
 
 MAX_SECRET = 4000  # characters
-SHELVE_TRIES = 5  # each lost one means that another batch with the same secret was added meanwhile
+SHELVE_TRIES = 5  # each lost one means that another batch with the same secret or key was added meanwhile
 PRINT_BYTES = 6  # of a fingerprint, as people see it: 12 hex digits
 
 
@@ -41,15 +41,26 @@ class Sealed(msgspec.Struct, frozen=True):
         return (self.fingerprint or b"")[:PRINT_BYTES].hex()
 
 
+class Request(msgspec.Struct, frozen=True):
+    """What tells a repeat from one more batch: the user's Idempotency-Key, and the hash of what it came with."""
+
+    key: str
+    hash: bytes
+
+
 class Actor(msgspec.Struct, frozen=True):
     """By whose hands: a user's, or at the machine (no user), where `note["by"]` names them."""
 
     user_id: int | None
     note: dict[str, Any] = {}
+    request: Request | None = None  # of the user, when it has a key: then it adds once, however often it is made
 
 
 class Shelved(msgspec.Struct, frozen=True):
-    """`word`: shelved; duplicates (`known` were there, nothing is added); forbidden, missing, unfit (for its kind)."""
+    """`word`: shelved; duplicates (`known` were there, nothing is added); forbidden, missing, unfit (for its kind).
+
+    Of a request with a key also: repeated (`units` and `known` are what the first one got), reused (by another one).
+    """
 
     word: str
     kind: str | None
@@ -103,15 +114,16 @@ def pieces(number: int, discount_bp: int, expires_at: datetime | None) -> list[S
 async def shelve(
     pg: Postgres, actor: Actor, product_id: int, batch: list[Sealed], *, kind: str, skip_duplicates: bool, dry_run: bool
 ) -> Shelved | None:
-    """All of the batch is on the shelf or nothing of it; None when others keep adding the same secrets meanwhile.
+    """All of the batch is on the shelf or nothing of it; None when others keep adding the same meanwhile.
 
     Shape: no secret twice in the batch; `kind` is that of the products which such units are for.
     """
     columns = [[getattr(unit, name) for unit in batch] for name in Sealed.__struct_fields__ if name != "line"]
-    note = msgspec.json.encode(actor.note).decode()
+    said = [skip_duplicates, dry_run, msgspec.json.encode(actor.note).decode()]
+    said += [actor.request.key, actor.request.hash] if actor.request else [None, None]
     for _ in range(SHELVE_TRIES):
         with suppress(AlreadyThere):
-            return await SHELVE(pg, actor.user_id, product_id, kind, *columns, skip_duplicates, dry_run, note)
+            return await SHELVE(pg, actor.user_id, product_id, kind, *columns, *said)
     return None
 
 
@@ -132,7 +144,6 @@ def _sealed(sealer: Sealer, product_id: int, unit: Unit) -> Sealed:
     item = new_id()
     if unit.secret is None:
         return Sealed(unit.line, item, None, None, unit.discount_bp, unit.expires_at)
-    # The fingerprint is stock's own: what was added there is known here.
     fingerprint = sealer.fingerprint(f"{product_id}/{unit.secret}".encode())
     sealed = sealer.seal(unit.secret.encode(), stock_row(item))
     return Sealed(unit.line, item, sealed, fingerprint, unit.discount_bp, unit.expires_at)

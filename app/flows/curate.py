@@ -2,14 +2,10 @@
 
 from typing import Any, NoReturn
 
-import structlog
-
-from app.domain import products, staff, stock
-from app.errors import Conflict, Forbidden, Malformed, NotFound, RedisDown
-from app.flows import refresh
+from app.domain import products, staff
+from app.errors import Conflict, Forbidden, Malformed, NotFound
+from app.flows import hold, refresh
 from app.shop import Shop
-
-log = structlog.get_logger(__name__)
 
 MAX_PAGE = 100
 NO_STAFF = "only sellers and admins may do this"
@@ -37,16 +33,8 @@ async def change(shop: Shop, user_id: int, product_id: int, version: int, fields
         raise Malformed("lead_time_h: what is made to order has one, and nothing else has")
     card = await _shown(shop, user_id, product_id, changed)
     if changed.word == "changed" and "active" in fields:
-        await recount(shop, card.seller_id, product_id)  # what is inactive counts as none
+        await hold.forget(shop, card.seller_id, [product_id])  # what is inactive counts as none
     return card
-
-
-async def recount(shop: Shop, seller_id: int, product_id: int) -> None:
-    """The next buyer finds the product counted as Postgres has it now."""
-    try:
-        await stock.forget(shop.deps.redis, seller_id, [product_id])
-    except RedisDown as error:
-        log.warning("counters not corrected, they forget themselves", seller_id=seller_id, error=str(error))
 
 
 async def share(shop: Shop, user_id: int, product_id: int, content: str) -> products.Card:

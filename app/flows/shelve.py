@@ -9,15 +9,16 @@ import msgspec
 
 from app.base import clock
 from app.domain import units
-from app.errors import Busy, Conflict, Forbidden, Malformed, NotFound
-from app.flows import refresh
-from app.flows.curate import NO_STAFF, recount
+from app.errors import Busy, Conflict, Forbidden, KeyReused, Malformed, NotFound
+from app.flows import hold, refresh
+from app.flows.curate import NO_STAFF
 from app.shop import Shop
 
 MAX_SECRETS = 1000
 MAX_PIECES = 10_000
 MAX_PAGE = 200
 FARTHEST = timedelta(days=36_500)  # an expiry later than this is a slip of the pen
+REPEATED = "repeated"
 FITS = {"unit": "secrets are for products of kind unit", "shipped": "pieces are for products of kind shipped"}
 
 
@@ -36,10 +37,11 @@ class Twice(msgspec.Struct, frozen=True):
 
 
 class Added(msgspec.Struct, frozen=True):
-    """So many units are new; the duplicates were left out, as asked."""
+    """So many units are new; the duplicates were left out, as asked. `repeated`: so it was for an earlier request."""
 
     units: int
     duplicates: list[Twice]
+    repeated: bool = False
 
 
 class Clash(msgspec.Struct, frozen=True):
@@ -61,7 +63,7 @@ async def shelve(
 ) -> Added | Clash:
     """The secrets are on the shelf, sealed; or they would be (`dry_run`). `earlier` is what a dry run saw before.
 
-    Raises: Malformed, Forbidden, NotFound, Conflict (not for such goods), Busy. Nothing is added then.
+    Raises: Malformed, Forbidden, NotFound, Conflict (not for such goods), KeyReused, Busy. Nothing is added then.
     """
     if shop.deps.sealer is None:
         raise NotFound("this shop has no goods keys: TORG_GOODS_KEYS is not set")
@@ -81,23 +83,22 @@ async def shelve(
         return Clash(twice)
     if done.units and not dry_run:
         await _shown(shop, product_id, done.seller_id, done.outbox_id)
-    return Added(done.units, twice)
+    return Added(done.units, twice, done.word == REPEATED)
 
 
 async def shelve_pieces(
-    shop: Shop, user_id: int, product_id: int, number: int, discount_bp: int, expires_at: datetime | None
+    shop: Shop, actor: units.Actor, product_id: int, number: int, discount_bp: int, expires_at: datetime | None
 ) -> Added:
-    """So many pieces without a secret (books) are on the shelf. Raises: Malformed, Forbidden, NotFound, Conflict."""
+    """So many pieces without a secret (books) are on the shelf. Raises: as `shelve`."""
     if reason := _bad_expiry(expires_at):
         raise Malformed(reason)
     batch = units.pieces(number, discount_bp, expires_at)
-    actor = units.Actor(user_id)
     done = await units.shelve(
         shop.deps.pg, actor, product_id, batch, kind="shipped", skip_duplicates=False, dry_run=False
     )
     done = _granted(done, product_id, "shipped")
     await _shown(shop, product_id, done.seller_id, done.outbox_id)
-    return Added(done.units, [])
+    return Added(done.units, [], done.word == REPEATED)
 
 
 async def withdraw(shop: Shop, user_id: int, product_id: int, ids: list[UUID]) -> list[UUID]:
@@ -149,11 +150,13 @@ def _parted(sealed: list[units.Sealed], seen: set[bytes]) -> tuple[list[units.Se
 
 def _granted(done: units.Shelved | None, product_id: int, kind: str) -> units.Shelved:
     if done is None:
-        raise Busy("others are adding the same secrets right now; nothing was added", retry_after_s=1)
+        raise Busy("others are adding the same right now; nothing was added", retry_after_s=1)
     if done.word == "forbidden":
         raise Forbidden(NO_STAFF)
     if done.word == "missing":
         raise NotFound(f"product {product_id} is not here")
+    if done.word == "reused":
+        raise KeyReused("this Idempotency-Key belongs to another request")
     if done.word == "unfit":
         raise Conflict(f"{FITS[kind]}, product {product_id} is of kind {done.kind}")
     return done
@@ -162,4 +165,4 @@ def _granted(done: units.Shelved | None, product_id: int, kind: str) -> units.Sh
 async def _shown(shop: Shop, product_id: int, seller_id: int | None, outbox_id: int | None) -> None:
     """Counters and catalog follow what is committed."""
     assert seller_id is not None  # something was written, so the product was there
-    await asyncio.gather(recount(shop, seller_id, product_id), refresh.at_once(shop, outbox_id))
+    await asyncio.gather(hold.forget(shop, seller_id, [product_id]), refresh.at_once(shop, outbox_id))

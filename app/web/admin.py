@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get, patch, post, put
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from app.base.money import MINOR_DIGITS
@@ -17,12 +17,9 @@ from app.shop import Shop
 from app.web.bodies import Id, Line, Text, exact
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
+from app.web.params import MAX_ID, Cursor, OptionalId, ProductId
 
-MAX_ID = 2**63 - 1
 STAFF = frozenset({"seller", "admin"})
-
-ProductId = Annotated[int, PathParameter(ge=1, le=MAX_ID)]
-Cursor = Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$(?!\n)")]
 
 # The bounds that the database checks (sql/migrations/0001_spine.sql).
 Title = Annotated[Line, Meta(max_length=200)]
@@ -131,7 +128,7 @@ async def list_admin_products(
     request: Req,
     shop: TheShop,
     q: Annotated[str, QueryParameter(max_length=100, pattern=r"^[^\x00]*$")] = "",
-    seller: Annotated[int | None, QueryParameter(ge=1, le=MAX_ID)] = None,
+    seller: OptionalId = None,
     active: Annotated[bool | None, QueryParameter()] = None,
     cursor: Cursor = "",
     limit: Annotated[int, QueryParameter(ge=1, le=curate.MAX_PAGE)] = 50,
@@ -192,7 +189,7 @@ async def share_content(
 async def list_changes(
     request: Req,
     shop: TheShop,
-    product_id: Annotated[int | None, QueryParameter(ge=1, le=MAX_ID)] = None,
+    product_id: OptionalId = None,
     cursor: Cursor = "",
     limit: Annotated[int, QueryParameter(ge=1, le=curate.MAX_PAGE)] = 50,
 ) -> ChangeList:

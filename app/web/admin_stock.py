@@ -15,10 +15,11 @@ from app.domain import units
 from app.errors import Duplicates, Malformed
 from app.flows import curate, shelve
 from app.shop import Shop
-from app.web.admin import MAX_ID, acting
+from app.web.admin import acting
 from app.web.bodies import Id, Line, exact
 from app.web.handler import Req, TheShop
 from app.web.once import Done, Reply, answer, once_only
+from app.web.params import QueryId
 
 NEWEST = UUID(int=2**128 - 1)
 
@@ -91,22 +92,22 @@ async def add_stock(request: Req, data: JSONBody[NewStock], shop: TheShop) -> Re
     if (body.secrets is None) == (body.pieces is None):
         raise Malformed("send either secrets or pieces")
 
-    async def work(_key: str, _print: bytes) -> Done:
-        added = await _shelved(shop, session.user_id, body)
+    async def work(key: str, print: bytes) -> Done:
+        actor = units.Actor(session.user_id, request=units.Request(key, print) if key else None)
+        added = await _shelved(shop, actor, body)
         shown = msgspec.json.encode(Shelved(body.product_id, added.units, added.duplicates))
-        return Done(Reply(201 if added.units else 200, "", shown), repeated=False)
+        return Done(Reply(201 if added.units else 200, "", shown), added.repeated)
 
     if "idempotency-key" in request.headers:
         return await once_only(request, shop, session.user_id, work)
     return answer((await work("", b"")).reply, replayed=False)
 
 
-async def _shelved(shop: Shop, user_id: int, body: NewStock) -> shelve.Added:
+async def _shelved(shop: Shop, actor: units.Actor, body: NewStock) -> shelve.Added:
     if body.secrets is None:
         pieces = body.pieces or 0
-        return await shelve.shelve_pieces(shop, user_id, body.product_id, pieces, body.discount_bp, body.expires_at)
+        return await shelve.shelve_pieces(shop, actor, body.product_id, pieces, body.discount_bp, body.expires_at)
     given = [_unit(line, one, body) for line, one in enumerate(body.secrets, 1)]
-    actor = units.Actor(user_id)
     added = await shelve.shelve(shop, actor, body.product_id, given, skip_duplicates=body.skip_duplicates)
     if isinstance(added, shelve.Clash):
         twice = added.duplicates
@@ -118,7 +119,7 @@ async def _shelved(shop: Shop, user_id: int, body: NewStock) -> shelve.Added:
 async def list_stock(
     request: Req,
     shop: TheShop,
-    product_id: Annotated[int, QueryParameter(ge=1, le=MAX_ID)],
+    product_id: QueryId,
     only: Annotated[Literal["", "available", "held", "sold", "withdrawn"], QueryParameter(name="state")] = "",
     cursor: Annotated[str, QueryParameter(max_length=36)] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=shelve.MAX_PAGE)] = 50,

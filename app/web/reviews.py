@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, get, put
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.domain import reviews
@@ -13,8 +13,7 @@ from app.flows import review
 from app.web.bodies import Text, exact
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
-
-ProductId = Annotated[int, PathParameter(ge=1, le=2**63 - 1)]
+from app.web.params import MAX_ID, Cursor, ProductId
 
 
 class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,11 +66,11 @@ async def write_review(
 async def list_reviews(
     product_id: ProductId,
     shop: TheShop,
-    cursor: Annotated[str, QueryParameter(pattern=r"^[0-9]{0,18}$(?!\n)")] = "",
+    cursor: Cursor = "",
     limit: Annotated[int, QueryParameter(ge=1, le=review.MAX_PAGE)] = 20,
 ) -> ReviewList:
     """What buyers say of a product, page by page."""
-    page = await review.read(shop, product_id, before=int(cursor or 2**63 - 1), size=limit + 1)
+    page = await review.read(shop, product_id, before=int(cursor or MAX_ID), size=limit + 1)
     found = reviews.reviews(page)
     more = len(found) > limit
     return ReviewList(

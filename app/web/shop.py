@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from litestar import MediaType, get, post
 from litestar.openapi import ResponseSpec
-from litestar.params import JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
@@ -16,6 +16,7 @@ from app.flows import browse, sign_in
 from app.web.again import ENTRY, Again
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
+from app.web.params import ProductId
 
 
 class Enter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,9 +122,7 @@ async def list_products(
     middleware=[Again],
     responses={200: ResponseSpec(Product, generate_examples=False)},
 )
-async def show_product(
-    request: Req, product_id: Annotated[int, PathParameter(ge=1, le=2**63 - 1)], shop: TheShop
-) -> ASGIResponse:
+async def show_product(request: Req, product_id: ProductId, shop: TheShop) -> ASGIResponse:
     """One product; what is left and its price as of a few seconds ago."""
     request.scope["state"][ENTRY] = catalog.product_entry(product_id)
     return _as_it_is(await browse.look(shop, product_id, _shown))

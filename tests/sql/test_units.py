@@ -1,6 +1,7 @@
 """Units come whole batches at a time, each secret once, and leave only while nobody holds them."""
 
 import asyncio
+import hashlib
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,8 +11,8 @@ import pytest
 
 from app.base import clock
 from app.base.ids import new_id
-from app.domain import stock, units
-from app.domain.units import SHELVE, Actor, Unit
+from app.domain import customers, units
+from app.domain.units import SHELVE, Actor, Request, Unit
 from app.infra.secrets import Sealer, stock_row
 from tests.sql.shelf import Shelf
 
@@ -83,7 +84,7 @@ async def test_a_batch_of_known_secrets_only_changes_nothing(shelf: Shelf) -> No
 @pytest.mark.parametrize("state", ["available", "held", "sold", "withdrawn"])
 async def test_a_secret_is_known_whatever_became_of_it_and_whoever_added_it(shelf: Shelf, state: str) -> None:
     product = await shelf.product()
-    await stock.add(shelf.pg, SEALER, product, ["KEY"])
+    assert (await shelve(shelf, product, "KEY", actor=await keyed(shelf))).word == "shelved"
     await shelf.pg.fetch("UPDATE stock_items SET state = $1", (state,))
     assert (await shelve(shelf, product, "KEY")).word == "duplicates"
 
@@ -127,7 +128,7 @@ async def test_who_waited_for_the_same_secret_sees_it_on_the_next_try(shelf: She
         await slow.execute("BEGIN")
         sealed = units.seal(SEALER, product, secrets("SAME"))
         columns = [[getattr(unit, name) for unit in sealed] for name in units.Sealed.__struct_fields__[1:]]
-        await slow.fetch(SHELVE.query.text, None, product, "unit", *columns, False, False, '{"by": "root"}')
+        await slow.fetch(SHELVE.query.text, None, product, "unit", *columns, False, False, '{"by": "root"}', None, None)
         second = asyncio.create_task(shelve(shelf, product, "NEW", "SAME"))
         while not (await shelf.rows(WAITING))[0][0]:
             assert not second.done()
@@ -137,6 +138,99 @@ async def test_who_waited_for_the_same_secret_sees_it_on_the_next_try(shelf: She
     done = await second
     assert (done.word, done.known) == ("duplicates", [2])
     assert await there(shelf) == 1
+
+
+# ---- once, by its key
+
+
+async def keyed(shelf: Shelf, key: str = "monday", body: str = "body", *, role: str = "admin") -> Actor:
+    """The shelf's user, in this role, with a request of this key and body."""
+    await shelf.pg.fetch(STAFF, (shelf.user_id, role, None))
+    return Actor(shelf.user_id, request=Request(key, hashlib.sha256(body.encode()).digest()))
+
+
+async def deliver(shelf: Shelf, actor: Actor, product_id: int, number: int = 5) -> units.Shelved:
+    """So many books."""
+    batch = units.pieces(number, 0, None)
+    done = await units.shelve(shelf.pg, actor, product_id, batch, kind="shipped", skip_duplicates=False, dry_run=False)
+    assert done
+    return done
+
+
+async def test_a_repeat_is_told_what_the_first_one_did(shelf: Shelf) -> None:
+    book, key = await shelf.product(kind="shipped"), await shelf.product()
+    actor = await keyed(shelf)
+    first, again = [await deliver(shelf, actor, book) for _ in range(2)]
+    assert (first.word, again.word) == ("shelved", "repeated")
+    assert (again.units, again.known, again.seller_id, again.outbox_id) == (5, [], shelf.seller_id, None)
+    await shelve(shelf, key, "OLD")
+    actor = await keyed(shelf, "tuesday")
+    first, again = [await shelve(shelf, key, "NEW", "OLD", actor=actor, skip=True) for _ in range(2)]
+    assert (first.word, again.word) == ("shelved", "repeated")
+    assert (first.units, first.known) == (again.units, again.known) == (1, [2])
+    assert (await there(shelf), len(await shelf.rows(WHAT))) == (7, 3)
+
+
+async def test_a_key_is_its_users_and_its_requests(shelf: Shelf) -> None:
+    book, other = await shelf.product(kind="shipped"), await shelf.product(kind="shipped")
+    monday = await keyed(shelf)
+    assert (await deliver(shelf, monday, book)).word == "shelved"
+    otherwise = await keyed(shelf, body="another")
+    for product, number in ((book, 5), (book, 6), (other, 5)):
+        assert (await deliver(shelf, otherwise, product, number)).word == "reused"
+    bob = await customers.enter(shelf.pg, telegram_id=2, name="Bob", username=None, language="en", is_admin=True)
+    assert (await deliver(shelf, Actor(bob.id, request=monday.request), book)).word == "shelved"
+    assert (await deliver(shelf, await keyed(shelf, "tuesday"), book)).word == "shelved"
+    assert (await deliver(shelf, await keyed(shelf, role="buyer"), book)).word == "forbidden"
+    assert await there(shelf) == 15
+
+
+async def test_a_key_that_added_nothing_is_free(shelf: Shelf) -> None:
+    product, book = await shelf.product(), await shelf.product(kind="shipped")
+    await shelve(shelf, product, "OLD")
+    actor = await keyed(shelf)
+    assert (await shelve(shelf, product, "OLD", "NEW", actor=actor)).word == "duplicates"
+    assert (await shelve(shelf, product, "OLD", actor=actor, skip=True)).units == 0
+    assert (await shelve(shelf, product, "NEW", actor=actor, dry=True)).units == 1
+    assert (await deliver(shelf, actor, product)).word == "unfit"
+    assert (await deliver(shelf, await keyed(shelf, body="another"), book)).word == "shelved"
+
+
+async def test_of_repeats_at_once_one_adds(shelf: Shelf) -> None:
+    book, key = await shelf.product(kind="shipped"), await shelf.product()
+    for turn in range(10):
+        actor, more = await keyed(shelf, f"{turn}"), await keyed(shelf, f"{turn} more")
+        done = await asyncio.gather(*(deliver(shelf, actor, book) for _ in range(4)))
+        done += await asyncio.gather(*(shelve(shelf, key, f"{turn}-A", f"{turn}-B", actor=more) for _ in range(4)))
+        assert sorted(one.word for one in done) == ["repeated"] * 6 + ["shelved"] * 2
+        assert [one.units for one in done] == [5] * 4 + [2] * 4
+        assert await there(shelf) == 7 * (turn + 1)
+
+
+@pytest.mark.parametrize(("end", "word", "number"), [("COMMIT", "repeated", 2), ("ROLLBACK", "shelved", 3)])
+async def test_who_waited_for_its_own_first_request_adds_only_if_that_one_did_not(
+    shelf: Shelf, pg_url: str, end: str, word: str, number: int
+) -> None:
+    book = await shelf.product(kind="shipped")
+    actor = await keyed(shelf)
+    assert actor.request
+    slow = await asyncpg.connect(pg_url)
+    try:
+        await slow.execute("BEGIN")
+        columns = [
+            [getattr(unit, name) for unit in units.pieces(2, 0, None)] for name in units.Sealed.__struct_fields__[1:]
+        ]
+        said = (False, False, "{}", actor.request.key, actor.request.hash)
+        await slow.fetch(SHELVE.query.text, shelf.user_id, book, "shipped", *columns, *said)
+        second = asyncio.create_task(deliver(shelf, actor, book, 3))
+        while not (await shelf.rows(WAITING))[0][0]:
+            assert not second.done()
+        await slow.execute(end)
+    finally:
+        await slow.close()
+    done = await second
+    assert (done.word, done.units) == (word, number)
+    assert await there(shelf) == number
 
 
 # ---- who may

@@ -14,7 +14,7 @@ from app.base.ids import new_id
 from app.infra.embedded import Servers
 from app.infra.secrets import Session
 from tests.web.test_admin import acting, call, trail
-from tests.web.test_shop import in_module, own_world, problem
+from tests.web.test_shop import NO_REDIS, in_module, own_world, problem
 from tests.world import Buyer, World
 
 CANARY = "CANARY-of-the-shelf"
@@ -254,3 +254,43 @@ async def test_a_repeat_with_the_same_key_adds_no_second_time(shared: World, sel
     assert len({answer.content for answer in answers}) == 1
     assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true", "true"]
     assert await units(shared, product) == 5
+
+
+@in_module
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("shipped", {"pieces": 5}), ("unit", {"secrets": ["A", "B"]}),
+     ("unit", {"secrets": ["A", "OLD", "B", "A"], "skip_duplicates": True})],
+    ids=["pieces", "secrets", "secrets but those there"],
+)  # fmt: skip
+async def test_a_repeat_adds_no_second_time_though_redis_forgot(
+    shared: World, seller: Buyer, kind: str, fields: dict[str, Any]
+) -> None:
+    product = await shared.product(*["OLD"] * (kind == "unit"), kind=kind)
+    body, key = {"product_id": product} | fields, str(uuid4())
+    first = await call(seller, "POST", "stock", body, Idempotency_Key=key)
+    before = await units(shared, product), await trail(seller, product)
+    for _ in range(2):
+        await shared.shop.deps.redis.command("FLUSHDB")
+        again = await call(seller, "POST", "stock", body, Idempotency_Key=key)
+        assert (again.status_code, again.content) == (first.status_code, first.content) == (201, first.content)
+        assert again.headers["idempotency-replayed"] == "true"
+    assert (await units(shared, product), await trail(seller, product)) == before
+    await shared.shop.deps.redis.command("FLUSHDB")
+    other = body | {"discount_bp": 1}
+    problem(await call(seller, "POST", "stock", other, Idempotency_Key=key), errors.KeyReused)
+    assert await units(shared, product) == before[0]
+
+
+async def test_repeats_at_once_without_redis_add_once(pg_url: str) -> None:
+    async with World.opened(pg_url, NO_REDIS, limits="*=1000000/1/open") as world:
+        book, key = await world.product(kind="shipped"), await world.product()
+        seller = await acting(world, "seller", world.seller_id)
+        for product, more, number in ((book, {"pieces": 5}, 5), (key, {"secrets": ["A", "B"]}, 2)):
+            body: dict[str, Any] = {"product_id": product} | more
+            many = (call(seller, "POST", "stock", body, Idempotency_Key=f"of-{number}") for _ in range(4))
+            answers = await asyncio.gather(*many)
+            assert [answer.status_code for answer in answers] == [201] * 4
+            assert {answer.json()["added"] for answer in answers} == {number}
+            assert sorted(answer.headers.get("idempotency-replayed", "") for answer in answers) == ["", *["true"] * 3]
+            assert await units(world, product) == number
