@@ -31,9 +31,9 @@ import uvloop
 
 from app import settings as settings_floor
 from app.demo import environment, processes
-from app.domain import catalog, customers, stock
+from app.domain import catalog, customers, stock, units
 from app.domain.catalog import NewProduct
-from app.flows import checkout
+from app.flows import checkout, shelve
 from app.infra import embedded
 from app.infra.embedded import Servers
 from app.infra.migrate import migrate
@@ -58,6 +58,7 @@ REPEATS = 20
 POLL_S = 0.002
 PATIENCE_S = 60
 CART = (2, 1)  # units of each product in every order
+BENCH = units.Actor(None, {"by": "bench"})
 BUYERS = 40
 
 VARIANTS = ("torg", "sequential", "gathered")
@@ -182,15 +183,15 @@ class Bench:
 
     async def sell(self, count: int) -> list[Sale]:
         """So many orders of two products, with claimed units and a paid invoice, by the shop's own checkout."""
-        pg, sealer = self.shop.deps.pg, self.shop.deps.sealer
-        assert sealer
+        pg = self.shop.deps.pg
         seller_id = await catalog.add_seller(pg, "Seller")
         cart = []
-        for title, units in zip(("Key", "Voucher"), CART, strict=True):
+        for title, each in zip(("Key", "Voucher"), CART, strict=True):
             new = NewProduct(seller_id=seller_id, title=title, description="", category="Keys", kind="unit",
                              currency="RUB", list_price_minor=10_000)  # fmt: skip
-            cart.append(stock.Units(await catalog.add_product(pg, new), units))
-            await stock.add(pg, sealer, cart[-1].product_id, [str(uuid4()) for _ in range(count * units)])
+            cart.append(stock.Units(await catalog.add_product(pg, new), each))
+            keys = [units.Unit(line, str(uuid4())) for line in range(1, count * each + 1)]
+            await shelve.shelve(self.shop, BENCH, cart[-1].product_id, keys, skip_duplicates=False)
         buyers = [
             await customers.enter(
                 pg, telegram_id=number, name="Ann", username=None, language="en", is_admin=number == 1

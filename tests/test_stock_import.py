@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from app.base import keys
-from app.domain import catalog, stock
+from app.domain import catalog
 from app.domain.catalog import NewProduct
 from app.domain.units import Unit
 from app.errors import Malformed
@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.shop import opened
 from tests.e2e.stage import environment_of
 from tests.house.tree import ROOT
+from tests.world import add_keys
 
 NEW = NewProduct(
     seller_id=0, title="Key", description="", category="Keys", kind="unit", currency="RUB", list_price_minor=100
@@ -104,7 +105,7 @@ async def test_20_000_lines_come_to_the_shelf(desk: Desk) -> None:
 
 
 async def test_the_first_refused_batch_ends_it_and_says_what_is_in(desk: Desk) -> None:
-    await stock.add(desk.pg, desk.sealer, desk.product_id, ["KEY-7"])
+    await add_keys(desk.pg, desk.sealer, desk.product_id, ["KEY-7"])
     secrets = [f"KEY-{n}" for n in range(10)]
     path = desk.file("\n".join([*secrets, "KEY-3"]))
     code, out, err = await desk.bring(path, "--batch", "3")
@@ -142,7 +143,7 @@ async def test_faults_are_told_by_line_and_not_by_content(desk: Desk) -> None:
 
 
 async def test_a_dry_run_looks_through_the_whole_file_and_adds_nothing(desk: Desk) -> None:
-    await stock.add(desk.pg, desk.sealer, desk.product_id, ["A"])
+    await add_keys(desk.pg, desk.sealer, desk.product_id, ["A"])
     path = desk.file(b"N1\nN2\nA\nN3\nN1\n\xff\nN4\nN5\n")
     code, out, _ = await desk.bring(path, "--batch", "2", "--dry-run")
     assert code == 1

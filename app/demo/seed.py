@@ -4,7 +4,7 @@ import secrets
 
 import structlog
 
-from app.domain import catalog, goods, stock
+from app.domain import catalog, goods, units
 from app.domain.catalog import NewProduct
 from app.errors import Conflict, RedisDown
 from app.infra.pipe import Pipe
@@ -15,6 +15,7 @@ from app.settings import Settings
 log = structlog.get_logger(__name__)
 
 ENOUGH = 5  # units that a counted product has again after every seeding
+SEEDER = units.Actor(None, {"by": "torg seed"})
 
 KEYS_SELLER, BOOKS_SELLER = "Night Shift Software", "Paper Lantern Books"
 
@@ -86,10 +87,8 @@ async def seed(pg: Postgres, sealer: Sealer) -> list[catalog.Product]:
         shelf = await _shelf(pg)
     for product in shelf:
         missing = ENOUGH - (product.units_left or 0)
-        if product.kind == "unit" and missing > 0:
-            await stock.add(pg, sealer, product.id, [_key() for _ in range(missing)])
-        elif product.kind == "shipped" and missing > 0:
-            await stock.add_pieces(pg, product.id, missing)
+        if product.kind in ("unit", "shipped") and missing > 0:
+            await _shelve(pg, sealer, product, missing)
     return await _shelf(pg)
 
 
@@ -104,6 +103,14 @@ async def _add_products(pg: Postgres, sealer: Sealer) -> None:
 
 async def _shelf(pg: Postgres) -> list[catalog.Product]:
     return await catalog.page(pg, category="", after=0, size=100)
+
+
+async def _shelve(pg: Postgres, sealer: Sealer, product: catalog.Product, number: int) -> None:
+    keys = [units.Unit(line, _key()) for line in range(1, number + 1)]
+    batch = units.seal(sealer, product.id, keys) if product.kind == "unit" else units.pieces(number, 0, None)
+    done = await units.shelve(pg, SEEDER, product.id, batch, kind=product.kind, skip_duplicates=False, dry_run=False)
+    assert done is not None
+    assert done.word == "shelved"
 
 
 def _key() -> str:

@@ -12,10 +12,8 @@ import msgspec
 
 from app.base import keys
 from app.base.flights import Flights
-from app.base.ids import new_id
 from app.infra.lua import Redis, Script
-from app.infra.secrets import Sealer, stock_row
-from app.infra.sql import Many, One, Postgres
+from app.infra.sql import Many, Postgres
 
 HOLD_MS = 30_000  # longer than any checkout may take before its claim is in Postgres
 COUNT_MS = 30_000  # the longest life of a counter since its last count; the audit renews it
@@ -106,12 +104,6 @@ class Forgotten(msgspec.Struct, frozen=True):
     products: int
 
 
-class Added(msgspec.Struct, frozen=True):
-    """So many units are new on the shelf."""
-
-    units: int
-
-
 Counts = Flights[tuple[int, tuple[int, ...]], Filled | Moved]  # under way in one process, by seller and products
 
 RESERVE: Script[Held | Shared | Short | Cold] = Script("stock/reserve", Held, Shared, Short, Cold)
@@ -126,7 +118,6 @@ SCRIPTS = (RESERVE, TALLY, FILL, COUNTED, COMMIT, RELEASE, FORGET)
 
 COUNT = Many("stock/count_units", Count)
 SELLERS = Many("stock/list_sellers", Seller)
-ADD = One("stock/add_units", Added)
 
 
 async def reserve(redis: Redis, seller_id: int, hold_id: UUID, cart: list[Units]) -> Held | Shared | Short | Cold:
@@ -205,20 +196,6 @@ async def forget(redis: Redis, seller_id: int, product_ids: list[int]) -> Forgot
     """After units came or went other than by an order: the next buyer counts them, and counts under way start over."""
     free, _, _, _, sold = _keys(seller_id)
     return await FORGET(redis, keys=[free, sold], args=list(product_ids))
-
-
-async def add(pg: Postgres, sealer: Sealer, product_id: int, secrets: list[str]) -> int:
-    """These secrets are on the shelf, sealed; how many are new: one that the product already had is left out."""
-    ids = [new_id() for _ in secrets]
-    sealed = [sealer.seal(s.encode(), stock_row(i)) for i, s in zip(ids, secrets, strict=True)]
-    prints = [sealer.fingerprint(f"{product_id}/{s}".encode()) for s in secrets]
-    return (await ADD(pg, product_id, ids, sealed, prints)).units
-
-
-async def add_pieces(pg: Postgres, product_id: int, pieces: int) -> int:
-    """So many pieces without a secret (books) are on the shelf."""
-    nothing: list[bytes | None] = [None] * pieces
-    return (await ADD(pg, product_id, [new_id() for _ in nothing], nothing, nothing)).units
 
 
 def _keys(seller_id: int) -> tuple[str, str, str, str, str]:

@@ -12,7 +12,7 @@ from app import errors
 from app.domain import once, stock
 from app.sandbox.crystalpay import ApiFault
 from tests.web.test_shop import problem
-from tests.world import Buyer, World
+from tests.world import Buyer, World, add_keys
 
 
 async def place(buyer: Buyer, content: bytes, key: str) -> httpx.Response:
@@ -68,7 +68,7 @@ async def test_a_refusal_is_not_kept(world: World) -> None:
     assert (await place(bob, cart(product), "b")).status_code == 201
     problem(await place(ann, cart(product), "k"), errors.OutOfStock)
     assert world.shop.deps.sealer
-    await stock.add(world.pg, world.shop.deps.sealer, product, ["B"])
+    await add_keys(world.pg, world.shop.deps.sealer, product, ["B"])
     await stock.forget(world.shop.deps.redis, world.seller_id, [product])
     assert (await place(ann, cart(product), "k")).status_code == 201
 
