@@ -87,6 +87,14 @@ class Buyer:
         headers = self.headers | {"Idempotency-Key": key or str(uuid4())}
         return await self.http.post("/api/orders", json=cart, headers=headers)
 
+    async def pay(self, order_id: str, *, key: str | None = None, provider: str = "crystalpay") -> httpx.Response:
+        headers = self.headers | {"Idempotency-Key": key or str(uuid4())}
+        return await self.http.post(f"/api/orders/{order_id}/payments", json={"provider": provider}, headers=headers)
+
+    async def cancel(self, order_id: str) -> httpx.Response:
+        move = {"status": "cancelled"}
+        return await self.http.patch(f"/api/orders/{order_id}/status", json=move, headers=self.headers)
+
     async def get(self, path: str) -> httpx.Response:
         return await self.http.get(path, headers=self.headers)
 

@@ -5,8 +5,10 @@ from uuid import UUID
 
 import msgspec
 
+from app.base.batches import Batches
 from app.base.lease import Lease
 from app.base.money import Money
+from app.errors import PostgresDown
 from app.infra.sql import Many, Opt, Postgres
 
 # What settling may say of money. `paid` and `repeated` need nothing more; what follows upon each other word is in
@@ -71,6 +73,33 @@ class Due(msgspec.Struct, frozen=True):
     refunded_minor: int
 
 
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback whose signature proves that so much came for this invoice."""
+
+    provider: str
+    event_key: str
+    body: bytes
+    headers: str  # JSON
+    invoice_id: str
+    order_id: UUID | None
+    amount_minor: int
+    currency: str
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of one of them; known: it was in the inbox before."""
+
+    n: int
+    known: bool
+    paid: bool
+    outbox_id: int | None
+
+
+Settlements = Batches[Signed, Taken]
+
+MOST_TOGETHER = 64  # callbacks of one statement
+AT_ONCE = 2  # statements of one process, so that one waits for the disk while another is planned
+
 FAIL = Opt("payments/fail_payment", Failed)
 OPEN = Opt("payments/open_payment", Opening)
 SETTLE = Opt("payments/settle_payment", Verdict)
@@ -78,6 +107,7 @@ CREDIT = Opt("payments/credit_payment", Credited)
 REVERSE = Opt("payments/reverse_payment", Reversed)
 CLOSE = Opt("payments/close_payment", Closed)
 DUE = Many("payments/due_payments", Due)
+SETTLE_SIGNED = Many("payments/settle_signed", Taken)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,3 +160,14 @@ async def close(pg: Postgres, provider: str, invoice_id: str) -> None:
 async def due(pg: Postgres, provider: str, per_minute: int) -> list[Due]:
     """Invoices whose turn has come, now this caller's to ask about, within the provider's quota."""
     return await DUE(pg, provider, per_minute)
+
+
+async def settle_signed(pg: Postgres, signed: list[Signed]) -> list[Taken]:
+    """Each event is in the inbox, its order paid or its settle job owed; one answer each, in their order."""
+    columns = zip(*(msgspec.structs.astuple(one) for one in signed), strict=True)
+    return await SETTLE_SIGNED(pg, *map(list, columns))
+
+
+def gathered(pg: Postgres) -> Settlements:
+    """The same, one by one to its callers and together to Postgres."""
+    return Batches(lambda signed: settle_signed(pg, signed), most=MOST_TOGETHER, at_once=AT_ONCE, shared=PostgresDown)

@@ -80,13 +80,18 @@ async def link(shop: Shop, by: Gateway, order_id: UUID, owed: orders.Created | p
 
 
 async def from_balance(shop: Shop, order_id: UUID, user_id: int) -> orders.Order | None:
-    """The order, paid from the buyer's balance; None when it is not to be paid. Raises: NotEnough, the order stands."""
+    """The order, paid from the buyer's balance, now or before; None when it is not to be paid.
+
+    Raises: NotEnough, the order stands.
+    """
     paid = await ledger.pay(shop.deps.pg, order_id, user_id)
     if paid is not None and paid.outbox_id is not None:
         await settle.ring(shop, paid.outbox_id)
     order = await orders.get(shop.deps.pg, order_id, user_id)
-    if paid is not None or order is None or order.status != "pending":
+    if order is None or order.payment_provider == ledger.BALANCE and order.payment_status == "paid":
         return order
+    if order.status != "pending":
+        return None
     own = await ledger.balances(shop.deps.pg, user_id)
     has_minor = next((b.balance_minor for b in own if b.currency == order.currency), 0)
     raise NotEnough(
@@ -102,7 +107,7 @@ async def cancel(shop: Shop, order_id: UUID, user_id: int) -> orders.Order:
     if order is None:
         raise NotFound("no such order")
     if freed is None and order.status != "cancelled":
-        raise Conflict(f"the order is {order.status}: only an unpaid one can be cancelled", status=order.status)
+        raise Conflict(f"the order is {order.status}: only an unpaid one can be cancelled", order_status=order.status)
     if freed is not None:
         await hold.forget(shop, freed.seller_id, freed.product_ids)
     return order

@@ -1,10 +1,11 @@
 """Settle: a gateway's callback is stored and answered at once; then the gateway is asked, and its word recorded.
 
-Answer: verify → inbox row with the job it owes, one statement → 200. A dead process before the statement means
-no 200, and the gateway calls again; after it, the row is there and the relay finds its job. Job: re-fetch (the
-callback's body proves nothing about money) → judge → one statement for what the verdict asks, and judge again, until
-all that came and went is booked. Every statement books against what was booked before, so dying between two of them,
-or hearing of the same money twice, changes nothing.
+Answer: verify → inbox row with the job it owes, one statement → 200. Where the signature proves the money, the same
+statement pays the order, together with whatever other callbacks have come meanwhile. A dead process before the
+statement means no 200, and the gateway calls again; after it, the rows are there and the relay finds their jobs. Job:
+re-fetch (the callback's body proves nothing about money) → judge → one statement for what the verdict asks, and judge
+again, until all that came and went is booked. Every statement books against what was booked before, so dying between
+two of them, or hearing of the same money twice, changes nothing.
 """
 
 import time
@@ -50,7 +51,21 @@ async def accept(
     event = inbox.Event(provider=gateway.name, key=notice.event_key, invoice_id=notice.invoice_id, claims=notice.claims)
     if in_flight >= CROWD and await _known(shop, event):
         return None
+    if notice.state and notice.state.paid and notice.state.money.amount_minor:
+        taken = await shop.settlements.do(_signed(event, notice.state, callback.body, kept_headers))
+        if taken.paid:
+            log.info("payment settled", verdict="paid", provider=event.provider, invoice_id=event.invoice_id)
+        if not taken.known:
+            return taken.outbox_id
     return (await inbox.store(shop.deps.pg, event, callback.body, kept_headers)).outbox_id
+
+
+def _signed(event: inbox.Event, state: InvoiceState, body: bytes, headers: dict[str, str]) -> payments.Signed:
+    return payments.Signed(
+        provider=event.provider, event_key=event.key, body=body, headers=msgspec.json.encode(headers).decode(),
+        invoice_id=event.invoice_id, order_id=state.order_id, amount_minor=state.money.amount_minor,
+        currency=state.money.currency,
+    )  # fmt: skip
 
 
 async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:

@@ -68,7 +68,7 @@ async def pay_order(
         paid = await pay.pay(shop, order.id, session.user_id, body.provider)
         if paid is None:
             now = await owned(shop, order_id, session.user_id)
-            raise Conflict(f"the order is {now.status}, or its time is nearly up", status=now.status)
+            raise Conflict(f"the order is {now.status}, or its time is nearly up", order_status=now.status)
         return Done(Reply(200, "", msgspec.json.encode(view(paid))), repeated=False)
 
     return await once_only(request, shop, session.user_id, work)

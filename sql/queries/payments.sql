@@ -237,3 +237,66 @@ UPDATE payments p SET polled_at = now(), polls = p.polls + 1,
                  greatest(interval '15 seconds', (now() - p.opened_at) / 4)) END
   FROM due d WHERE p.id = d.id
 RETURNING p.invoice_id, p.received_minor, p.refunded_minor;
+
+-- name: settle_signed :many Taken
+-- Callbacks whose signature proves their money, any number at once. Each new event is in the inbox; where it pays its
+-- pending order to the unit the order is paid and its delivery owed; every other one owes a settle job, which asks the
+-- gateway. An order that somebody else is at is left to the job, so batches never wait for each other.
+-- $1 providers   text[]
+-- $2 event_keys  text[]
+-- $3 bodies      bytea[]
+-- $4 headers     text[]  -- JSON
+-- $5 invoice_ids text[]
+-- $6 order_ids   uuid[]
+-- $7 amounts     int8[]
+-- $8 currencies  text[]
+WITH given AS (
+    SELECT g.*, row_number() OVER (PARTITION BY g.provider, g.event_key ORDER BY g.n) > 1 OR EXISTS (
+           SELECT FROM inbox i WHERE i.provider = g.provider AND i.event_key = g.event_key) AS known
+      FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::uuid[], $7::int8[], $8::text[])
+           WITH ORDINALITY AS g (provider, event_key, body, headers, invoice_id, order_id, amount_minor, currency, n)),
+target AS (
+    SELECT o.id, o.seller_id, g.n, g.provider, g.invoice_id, g.amount_minor, g.currency
+      FROM given g LEFT JOIN payments p ON p.provider = g.provider AND p.invoice_id = g.invoice_id
+      JOIN orders o ON o.id = coalesce(p.order_id, g.order_id)
+     WHERE NOT g.known AND o.status = 'pending' AND o.total_minor = g.amount_minor AND o.currency = g.currency
+       AND coalesce(p.received_minor, 0) = 0
+       FOR UPDATE OF o SKIP LOCKED),
+single AS (SELECT DISTINCT ON (t.id) t.* FROM target t ORDER BY t.id, t.n),
+booked AS (
+    INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency, paid_at)
+    SELECT s.id, s.provider, 'paid', s.invoice_id, s.amount_minor, s.amount_minor, s.currency, now() FROM single s
+    ON CONFLICT (provider, invoice_id) DO UPDATE
+       SET status = 'paid', received_minor = excluded.received_minor, paid_at = now(), poll_at = NULL
+     WHERE payments.received_minor = 0
+    RETURNING order_id AS id),
+paid AS (
+    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = s.provider || ':' || s.invoice_id
+      FROM booked b JOIN single s USING (id) WHERE o.id = b.id),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT s.id, 'pending', 'paid', 'gateway', s.provider || ':' || s.invoice_id FROM booked b JOIN single s USING (id)),
+posted AS (
+    INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id)
+    SELECT 'sale:' || s.id, 'gateway:' || s.provider, 'sales:' || s.seller_id, s.amount_minor, s.currency, 'sale', s.id
+      FROM booked b JOIN single s USING (id)),
+stored AS (
+    INSERT INTO inbox (provider, event_key, body, headers, state, outcome, order_id, settled_at)
+    SELECT g.provider, g.event_key, g.body, g.headers::jsonb, CASE WHEN b.id IS NULL THEN 'new' ELSE 'settled' END,
+           CASE WHEN b.id IS NULL THEN '' ELSE 'paid' END, b.id, CASE WHEN b.id IS NOT NULL THEN now() END
+      FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN booked b ON b.id = s.id WHERE NOT g.known
+    ON CONFLICT (provider, event_key) DO NOTHING
+    RETURNING id, provider, event_key, order_id),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'deliver', b.id::text, jsonb_build_object('order_id', b.id) FROM booked b
+    UNION ALL
+    SELECT 'settle', i.id::text, jsonb_build_object('inbox_id', i.id, 'provider', i.provider, 'event_key', i.event_key,
+           'invoice_id', g.invoice_id, 'claims', 'paid')
+      FROM stored i JOIN given g USING (provider, event_key) WHERE i.order_id IS NULL AND NOT g.known
+    RETURNING id, key)
+SELECT g.n::int4 AS n, g.known, b.id IS NOT NULL AS paid, o.id AS outbox_id
+  FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN booked b ON b.id = s.id
+  LEFT JOIN stored i ON i.provider = g.provider AND i.event_key = g.event_key AND NOT g.known
+  LEFT JOIN owed o ON o.key = coalesce(b.id::text, i.id::text)
+ ORDER BY g.n;

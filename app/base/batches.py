@@ -1,0 +1,69 @@
+"""Batches: calls that come while one is under way are done together by the next."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Work = Callable[[list[T]], Awaitable[list[R]]]
+
+
+class Batches(Generic[T, R]):
+    """Runs `work` on what has gathered, at most `most` at a time and `at_once` side by side; nobody waits for company.
+
+    A batch that fails with anything but one of `shared` is done again one by one, so that one bad item is alone with
+    its failure.
+    """
+
+    def __init__(self, work: Work[T, R], *, most: int, at_once: int, shared: type[Exception]) -> None:
+        self.work, self.most, self.at_once, self.shared = work, most, at_once, shared
+        self.waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self.running: set[asyncio.Task[None]] = set()
+
+    async def do(self, item: T) -> R:
+        """What `work` answers for this item. Raises: what it raises."""
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.waiting.append((item, answer))
+        if len(self.running) < self.at_once:
+            task = asyncio.create_task(self._run())
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+        return await answer
+
+    async def finish(self) -> None:
+        """Everything that was begun is answered."""
+        while self.running:
+            await asyncio.gather(*self.running)
+
+    async def _run(self) -> None:
+        while self.waiting:
+            batch = [self.waiting.popleft() for _ in range(min(self.most, len(self.waiting)))]
+            try:
+                answers = await self.work([item for item, _ in batch])
+            except Exception as error:
+                if len(batch) == 1 or isinstance(error, self.shared):
+                    _refuse(batch, error)
+                else:
+                    await asyncio.gather(*(self._alone(item, answer) for item, answer in batch))
+                continue
+            for (_, answer), found in zip(batch, answers, strict=True):
+                if not answer.done():  # its caller may be gone
+                    answer.set_result(found)
+
+    async def _alone(self, item: T, answer: "asyncio.Future[R]") -> None:
+        try:
+            (found,) = await self.work([item])
+        except Exception as error:
+            _refuse([(item, answer)], error)
+            return
+        if not answer.done():
+            answer.set_result(found)
+
+
+def _refuse(batch: "list[tuple[T, asyncio.Future[R]]]", error: Exception) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(error)
