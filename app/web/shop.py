@@ -10,7 +10,8 @@ from litestar.params import JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 from msgspec import Meta
 
-from app.domain import catalog
+from app.base.money import MINOR_DIGITS
+from app.domain import catalog, ledger
 from app.errors import Malformed
 from app.flows import browse, sign_in
 from app.web.again import ENTRY, Again
@@ -39,12 +40,20 @@ class Entered(msgspec.Struct, frozen=True):
     user: User
 
 
+class Way(msgspec.Struct, frozen=True):
+    """A way to pay here, and the currencies that it takes; `balance` is the buyer's own money."""
+
+    provider: str
+    currencies: list[str]
+
+
 class Me(msgspec.Struct, frozen=True):
-    """What the token proves."""
+    """What the token proves, and how its owner can pay."""
 
     user_id: int
     role: str
     expires_s: int
+    pay_with: list[Way]
 
 
 class Seller(msgspec.Struct, frozen=True):
@@ -89,9 +98,11 @@ async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
 
 @get("/api/me", limits=("browse",))
 async def me(request: Req, shop: TheShop) -> Me:
-    """Who the token says you are."""
+    """Who the token says you are, and the ways to pay."""
     session = signed_in(request, shop)
-    return Me(session.user_id, session.role, session.expires_s)
+    ways = [Way(name, sorted(gateway.traits.currencies)) for name, gateway in shop.gateways.items()]
+    ways.append(Way(ledger.BALANCE, sorted(MINOR_DIGITS)))
+    return Me(session.user_id, session.role, session.expires_s, ways)
 
 
 @get(
