@@ -292,7 +292,9 @@ async def test_f29_f41_an_invoice_that_we_did_not_make_grants_nothing(
     assert await events(shared, made.json()["id"]) == [expected]
     errors = [line["verdict"] for line in logged.entries if line["log_level"] == "error"]
     assert errors == ([] if known else ["unknown_order"])
-    credited = "SELECT coalesce(sum(balance_minor), 0)::int8 FROM balances b JOIN orders o USING (user_id) WHERE o.id = $1"
+    credited = (
+        "SELECT coalesce(sum(balance_minor), 0)::int8 FROM balances b JOIN orders o USING (user_id) WHERE o.id = $1"
+    )
     assert await shared.scalar(credited, UUID(order)) == (10_000 if known else 0)
     assert (await buyer.status(order), len(await buyer.goods(order))) == ("delivered", 1)
     assert len(shared.telegram.sent_to(buyer.telegram_id)) == (2 if known else 1)
