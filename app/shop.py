@@ -10,7 +10,7 @@ from app.base.copies import Copies
 from app.base.errands import Errands
 from app.base.flights import Flights
 from app.base.turns import Turns
-from app.domain import catalog, inbox, leaderboard, limits, once, payments, stock
+from app.domain import catalog, inbox, limits, once, payments, stock
 from app.domain.catalog import Places, Search
 from app.errors import RedisDown
 from app.gateways import registry
@@ -20,7 +20,7 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, *catalog.SCRIPTS, *leaderboard.SCRIPTS, queue.RING)
+SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, *catalog.SCRIPTS, queue.RING)
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,6 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
     copies: Copies  # of what the catalog shows
     errands: Errands
     counts: stock.Counts
-    boards: leaderboard.Builds = msgspec.field(default_factory=Flights)
     settlements: payments.Settlements
     turns: Turns = msgspec.field(default_factory=Turns)
 
@@ -50,7 +49,6 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             log.warning("scripts not loaded, each goes with its first call", error=str(error))
         errands = Errands()
         counts: stock.Counts = Flights()
-        boards: leaderboard.Builds = Flights()
         settlements = payments.gathered(parts.pg)
         try:
             gateways = registry.build(settings, parts.http)
@@ -63,4 +61,3 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             await settlements.finish()
             await errands.finish()
             await counts.finish()
-            await boards.finish()

@@ -22,7 +22,7 @@ from app.shop import Shop
 log = structlog.get_logger(__name__)
 
 # What every refund owes, each once for each sum: the buyer's message, the admins' notice, bonuses back, the leaderboard.
-FOLLOWS = ["tell", "alert", "clawback", "rank"]
+FOLLOWS = ["tell", "alert"]
 BATCH = 100
 
 
