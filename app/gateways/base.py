@@ -101,6 +101,10 @@ class RefundRefused(Exception):
     """The gateway will never make this refund; the text says why, without secrets."""
 
 
+class Foreign(Exception):
+    """An invoice that no shop of ours can have made: in a coin, or in a currency that we do not have."""
+
+
 class Gateway(Protocol):
     """One provider. It holds no state but its secrets; a missing secret keeps it out (DESIGN law 5)."""
 
@@ -121,7 +125,7 @@ class Gateway(Protocol):
         ...
 
     async def fetch(self, invoice_id: str) -> InvoiceState:
-        """The invoice as the gateway knows it now. Raises: ProviderDown."""
+        """The invoice as the gateway knows it now. Raises: ProviderDown, Foreign."""
         ...
 
     async def refund(self, invoice_id: str, money: Money, key: str) -> Refunded:

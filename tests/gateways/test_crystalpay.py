@@ -14,7 +14,7 @@ from litestar import Litestar, Request, Response, post
 
 from app import errors
 from app.base.money import Money
-from app.gateways.base import Ask, Callback, Claim, Invoice, Notice
+from app.gateways.base import Ask, Callback, Claim, Foreign, Invoice, Notice
 from app.gateways.crystalpay import wire
 from app.gateways.crystalpay.gateway import Config, CrystalPay
 from app.infra.http import MAX_ANSWER_BYTES
@@ -269,7 +269,6 @@ UNREADABLE = {
     "amount of 10^5 digits": told(amount="9" * 100_000),
     "no remaining_amount": told(remaining_amount=...),
     "remaining_amount empty": told(remaining_amount=""),
-    "an unknown currency": told(currency="USDT"),
     "no currency": told(currency=...),
     "HTML": b"<html>502</html>",
     "nothing": b"",
@@ -284,6 +283,11 @@ def test_an_answer_out_of_protocol_is_the_gateways_failure(answer: bytes) -> Non
     with pytest.raises(errors.ProviderDown) as caught:
         wire.read_state(answer, ID)
     assert len(str(caught.value)) < 300
+
+
+def test_an_invoice_in_a_currency_that_we_do_not_have_is_nobodys() -> None:
+    with pytest.raises(Foreign):
+        wire.read_state(told(currency="USDT"), ID)
 
 
 # Requests.

@@ -36,6 +36,8 @@ PLANTED = [
     ("app/infra/deps.py", "import arq", "arq stays behind the bell"),
     ("app/flows/deliver.py", "import aiogram", "aiogram stays in its adapter"),
     ("app/flows/sign_in.py", "import httpx", "httpx stays with those who speak to outside parties"),
+    ("app/gateways/new/gateway.py", "import aiosend", "A provider's own client is only for the tests"),
+    ("app/sandbox/yookassa.py", "import yookassa", "A provider's own client is only for the tests"),
 ]
 
 

@@ -495,7 +495,7 @@ async def test_app_that_fails_to_start_is_an_error() -> None:
 
 def test_make_knows_its_names_and_secrets() -> None:
     assert isinstance(make("crystalpay", login="a", secret="b", salt="c"), CrystalPay)
-    with pytest.raises(ValueError, match="there are crystalpay, telegram"):
+    with pytest.raises(ValueError, match="unknown simulator 'paypal'"):
         make("paypal")
     with pytest.raises(TypeError):
         make("crystalpay", token="1:a")

@@ -9,7 +9,7 @@ import msgspec
 from app.base.money import MINOR_DIGITS, Money, decimal_number, parse_minor
 from app.base.strictjson import BadJson, decode_object
 from app.errors import BadSignature, Malformed, ProviderDown
-from app.gateways.base import Ask, Claim, Invoice, InvoiceState, Notice, order_of
+from app.gateways.base import Ask, Claim, Foreign, Invoice, InvoiceState, Notice, order_of
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def read_created(answer: bytes) -> Invoice:
 
 
 def read_state(answer: bytes, invoice_id: str) -> InvoiceState:
-    """The state of exactly this invoice. Raises: ProviderDown.
+    """The state of exactly this invoice. Raises: ProviderDown, Foreign.
 
     The compared field is `amount` in `currency` (what we asked for), less `remaining_amount`: a partly paid
     crypto invoice may already call itself payed.
@@ -143,7 +143,9 @@ def read_notice(body: bytes) -> tuple[Notice, str]:
 
 def _minor(raw: msgspec.Raw, currency: str) -> int:
     text = bytes(raw).decode("ascii", "replace").strip('"')
-    minor = parse_minor(text, currency) if currency in MINOR_DIGITS else None
+    if currency and currency not in MINOR_DIGITS:
+        raise Foreign(f"{PARTY} told an amount in a currency that we do not have")
+    minor = parse_minor(text, currency)
     if minor is None:
         raise ProviderDown(f"{PARTY} told an amount that is no amount")
     return minor
