@@ -12,7 +12,7 @@ import structlog
 from app.domain import inbox, payments
 from app.errors import ProviderDown
 from app.flows.settle import ring
-from app.gateways.base import Gateway
+from app.gateways.base import Foreign, Gateway
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -41,8 +41,8 @@ async def _look(shop: Shop, gateway: Gateway, known: payments.Due) -> bool:
     """Whether the gateway knows of money that we do not; then it is in the inbox."""
     try:
         state = await gateway.fetch(known.invoice_id)
-    except ProviderDown as error:
-        log.warning("not polled", provider=gateway.name, invoice_id=known.invoice_id, error=error.detail)
+    except (ProviderDown, Foreign) as error:
+        log.warning("not polled", provider=gateway.name, invoice_id=known.invoice_id, error=str(error))
         return False
     came_minor = state.money.amount_minor if state.paid else 0
     if came_minor <= known.received_minor and state.refunded_minor <= known.refunded_minor:

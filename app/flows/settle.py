@@ -19,7 +19,7 @@ from app.domain import inbox, ledger, orders, outbox, payments
 from app.domain.payments import Proof, Verdict
 from app.errors import ProviderDown, RedisDown
 from app.flows import hold
-from app.gateways.base import Callback, Gateway, InvoiceState
+from app.gateways.base import Callback, Foreign, Gateway, InvoiceState
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,15 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
     if gateway is None:
         raise ProviderDown(f"gateway {claim.provider} is not configured")
     asked = time.monotonic()
-    state = await gateway.fetch(claim.invoice_id)
+    try:
+        state = await gateway.fetch(claim.invoice_id)
+    except Foreign as foreign:
+        log.error("payment needs a human", verdict="unknown_order", provider=claim.provider, error=str(foreign))
+        facts = {"word": "unknown_order", "provider": claim.provider, "invoice_id": claim.invoice_id}
+        await inbox.conclude(
+            shop.deps.pg, lease, claim.inbox_id, None, "unknown_order", msgspec.json.encode(facts).decode()
+        )
+        return None
     if not state.paid or state.money.amount_minor == 0:
         await _unpaid(shop, lease, job, claim, state, asked)
         return None

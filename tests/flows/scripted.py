@@ -1,6 +1,6 @@
 """A gateway that says what a test wrote down, and orders by the thousand for it to be paid through."""
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,11 +17,11 @@ PRICE = 10_000  # kopecks of each order's one unit
 class Scripted:
     """`states` is all that it knows: by invoice, as of now."""
 
-    name = "scripted"
-    traits = Traits(
+    name: ClassVar[str] = "scripted"
+    settings: ClassVar[type[msgspec.Struct]] = msgspec.Struct
+    traits: ClassVar[Traits] = Traits(
         signs_amount=False, retries=False, refunds=True, polls_per_minute=1_000_000, currencies=frozenset({"RUB"})
     )
-    settings = msgspec.Struct
 
     def __init__(self, config: Any = None, http: Any = None) -> None:
         self.states: dict[str, InvoiceState] = {}
@@ -55,7 +55,7 @@ class Sold(msgspec.Struct, frozen=True):
     invoice: str
 
 
-BUYERS = "INSERT INTO users (telegram_id, name) SELECT 5000000 + n, 'Ann' FROM generate_series(1, $1) n RETURNING id"
+BUYERS = "INSERT INTO users (telegram_id, name) SELECT $2::bigint + n, 'Ann' FROM generate_series(1, $1) n RETURNING id"
 UNITS = """
 INSERT INTO stock_items (id, product_id, state, sealed, fingerprint)
 SELECT u.id, $2, 'held', 'sealed', u.id::text::bytea FROM unnest($1::uuid[]) AS u (id) RETURNING 1"""
@@ -77,7 +77,7 @@ async def sell(world: World, count: int, *, buyers: int = 1) -> tuple[Scripted, 
     gateway = Scripted()
     world.shop.gateways[gateway.name] = gateway
     product = await world.product()
-    users = [row["id"] for row in await world.pg.fetch(BUYERS, (buyers,))]
+    users = [row["id"] for row in await world.pg.fetch(BUYERS, (buyers, uuid4().int >> 80))]
     ids, units = [new_id() for _ in range(count)], [new_id() for _ in range(count)]
     owners = [users[n % buyers] for n in range(count)]
     await world.pg.fetch(UNITS, (units, product))
