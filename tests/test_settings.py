@@ -79,7 +79,7 @@ def test_a_gateway_judges_its_own_variables() -> None:
 
 def test_what_a_gateway_keeps_secret_has_a_name_that_says_so() -> None:
     for name, kind in registry.known().items():
-        open_ = {"login", "url", "shop_id", "merchant_id", "test"}
+        open_ = {"login", "url", "shop_id", "merchant_id", "test", "networks"}
         for field in msgspec.structs.fields(kind.settings):
             assert SECRET_NAME.search(field.name) or field.name in open_, f"{name}: is {field.name} a secret?"
 

@@ -129,8 +129,9 @@ class World:
                 port=port,
                 **changes,
             )
-            gateway_url = await stack.enter_async_context(running(crystalpay.app()))
-            settings = with_gateway(settings, "crystalpay", url=gateway_url)
+            if "url" not in settings.gateways.get("crystalpay", {}):
+                gateway_url = await stack.enter_async_context(running(crystalpay.app()))
+                settings = with_gateway(settings, "crystalpay", url=gateway_url)
             shop = await stack.enter_async_context(opened(settings, bot(settings)))
             app = create_app(settings)
             url = await stack.enter_async_context(running(app, port=port))

@@ -61,7 +61,8 @@ def _config(name: str, kind: type[Gateway], given: dict[str, str]) -> msgspec.St
         return msgspec.convert(given, kind.settings, strict=False)
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
-        raise BadSettings(f"{_variable(name, path.rstrip('`'))}: {text}") from None
+        # What several fields are wrong about together has no path.
+        raise BadSettings(f"{_variable(name, path.rstrip('`')) if path else _variable(name, '*')}: {text}") from None
 
 
 def _variable(name: str, field: str) -> str:

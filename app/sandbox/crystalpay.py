@@ -205,8 +205,8 @@ class CrystalPay(Party[ApiFault]):
         try:
             invoice = self.invoice(request.query_params.get("i", ""))
         except wire.Refused:
-            return Response(pay_page.absent().encode(), status_code=404, media_type=HTML)
-        text = pay_page.show(invoice, self.now().astimezone(UTC))
+            return Response(pay_page.absent(wire.PARTY).encode(), status_code=404, media_type=HTML)
+        text = pay_page.show(wire.bill(invoice, self.now().astimezone(UTC)))
         return Response(text.encode(), media_type=HTML, headers={"cache-control": "no-store"})
 
     async def press(self, request: Req) -> Response[bytes]:
@@ -218,7 +218,7 @@ class CrystalPay(Party[ApiFault]):
             invoice = self.invoice(invoice_id)
         except wire.Refused:
             entry.status = 404
-            return Response(pay_page.absent().encode(), status_code=404, media_type=HTML)
+            return Response(pay_page.absent(wire.PARTY).encode(), status_code=404, media_type=HTML)
         to = f"/?i={invoice.id}"
         if invoice.state in wire.OPEN_STATES and invoice.final_at is None:
             if how == "cancel":

@@ -7,18 +7,29 @@ callback's formula is on the v2 page "2/callback/uvedomlenie-ob-oplate". The tex
 import hashlib
 import secrets
 import string
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from app.sandbox.pay_page import Bill, price
+
+PARTY = "CrystalPay"
 ACCEPTED = (200, 429)  # statuses after which CrystalPay calls no more (callback/obshaya-informaciya)
 ATTEMPTS = 10  # callbacks at most (same page)
 TIME = "%Y-%m-%d %H:%M:%S"
 OPEN_STATES = ("notpayed", "wrongamount")  # the buyer may still pay
 UNPAID_STATES = ("notpayed", "failed", "unavailable")  # no money has come
+
+# What the pay page says of a state, and how.
+NOTES: dict[str, tuple[str, Literal["good", "warn", "bad"]]] = {
+    "payed": ("✓ Paid. Thank you!", "good"),
+    "processing": ("The payment is being checked.", "warn"),
+    "unavailable": ("This invoice is not available.", "bad"),
+    "failed": ("This invoice is closed. It can no longer be paid.", "bad"),
+}
 
 # Roubles per unit, for `rub_amount`; 81.46 is the documented sample's (100 USD, "8146").
 RUB_RATES = {"RUB": "1", "USD": "81.46", "EUR": "94.10", "UAH": "1.95", "KZT": "0.16", "BYN": "25.40", "USDT": "81.40"}
@@ -174,6 +185,33 @@ def callback_body(invoice: Invoice, plan: Callbacks, salt: str) -> dict[str, Any
     for name in plan.omit:
         body.pop(name, None)
     return body
+
+
+def bill(invoice: Invoice, now: datetime) -> Bill:
+    """The invoice as its pay page shows it."""
+    payable = invoice.state in OPEN_STATES and invoice.final_at is None
+    note, tone = NOTES.get(invoice.state, ("", "warn"))
+    rows = []
+    if invoice.state == "wrongamount":
+        note = f"Paid in part: {price(invoice.remaining_amount, invoice.currency)} still to pay."
+        rows.append(("Received", price(invoice.balance_amount, invoice.currency)))
+    if invoice.currency != "RUB":
+        rows.append(("In roubles", price(invoice.rub_amount, "RUB")))
+    if invoice.final_at:
+        rows.append(("Closed", f"{invoice.final_at} UTC"))
+    return Bill(
+        party=PARTY,
+        id=invoice.id,
+        amount=invoice.amount,
+        currency=invoice.currency,
+        description=invoice.description,
+        note=note,
+        tone=tone,
+        rows=rows,
+        due=invoice.remaining_amount if payable else "",
+        left_s=int((datetime.strptime(invoice.expired_at, TIME).replace(tzinfo=UTC) - now).total_seconds()),
+        back_url=invoice.redirect_url,
+    )
 
 
 def decimal_text(value: Decimal) -> str:

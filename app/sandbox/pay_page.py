@@ -1,10 +1,10 @@
 """The gateway's pay page: one HTML page without outside resources, light and dark, made for a phone first."""
 
-from datetime import UTC, datetime
 from html import escape
 from string import Template
+from typing import Literal
 
-from app.sandbox.crystalpay_wire import OPEN_STATES, TIME, Invoice
+import msgspec
 
 SYMBOLS = {"RUB": "₽", "USD": "$", "EUR": "€", "UAH": "₴", "KZT": "₸", "BYN": "Br", "USDT": "₮"}
 
@@ -57,7 +57,7 @@ footer { margin-top: 20px; font-size: 12.5px; color: var(--soft); text-align: ce
 </head>
 <body>
 <main>
-<header><b>CrystalPay</b><span class="tag">sandbox</span></header>
+<header><b>$party</b><span class="tag">sandbox</span></header>
 $body
 <footer>A simulator of the payment gateway: no money moves.</footer>
 </main>
@@ -74,12 +74,6 @@ $rows
 </dl>
 $actions""")
 
-BUTTONS = Template("""<form method="post" action="/pay/$id">
-<button class="go" name="how" value="pay">Pay $due</button>
-<button name="how" value="less">Pay less</button>
-<button name="how" value="cancel">Cancel</button>
-</form>""")
-
 # Counts down on the buyer's own clock from what the server said, so a wrong clock does not matter.
 TIME_LEFT = Template("""<dt>Time left</dt><dd><time id="left" data-s="$left_s">$left</time></dd>
 <script>
@@ -95,62 +89,71 @@ TIME_LEFT = Template("""<dt>Time left</dt><dd><time id="left" data-s="$left_s">$
 })();
 </script>""")
 
-NOTES = {
-    "payed": '<p class="note good">✓ Paid. Thank you!</p>',
-    "processing": '<p class="note warn">The payment is being checked.</p>',
-    "unavailable": '<p class="note bad">This invoice is not available.</p>',
-    "failed": '<p class="note bad">This invoice is closed. It can no longer be paid.</p>',
-}
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page shows of one invoice, whichever gateway's it is. Amounts are decimal text."""
+
+    party: str  # whose page this is
+    id: str
+    amount: str
+    currency: str
+    description: str | None = None
+    note: str = ""
+    tone: Literal["good", "warn", "bad"] = "warn"  # of the note
+    rows: list[tuple[str, str]] = []  # what else is told: a name and its value
+    due: str = ""  # still to pay; empty: nobody can pay it any more
+    left_s: int | None = None  # until then
+    hows: tuple[str, ...] = ("pay", "less", "cancel")  # the buttons, while it can be paid
+    back_url: str | None = None  # the shop's, once it is over
 
 
-def show(invoice: Invoice, now: datetime) -> str:
+def show(bill: Bill) -> str:
     """The page of an invoice: what is owed and until when, with buttons while it can be paid."""
-    payable = invoice.state in OPEN_STATES and invoice.final_at is None
-    left_s = int((datetime.strptime(invoice.expired_at, TIME).replace(tzinfo=UTC) - now).total_seconds())
-    note = NOTES.get(invoice.state, "")
-    rows = []
-    if invoice.state == "wrongamount":
-        due = price(invoice.remaining_amount, invoice.currency)
-        note = f'<p class="note warn">Paid in part: {due} still to pay.</p>'
-        rows.append(f"<dt>Received</dt><dd>{price(invoice.balance_amount, invoice.currency)}</dd>")
-    if invoice.currency != "RUB":
-        rows.append(f"<dt>In roubles</dt><dd>{price(invoice.rub_amount, 'RUB')}</dd>")
-    if payable:
-        rows.append(TIME_LEFT.substitute(left_s=max(left_s, 1), left=clock_text(max(left_s, 0))))
-    elif invoice.final_at:
-        rows.append(f"<dt>Closed</dt><dd>{escape(invoice.final_at)} UTC</dd>")
+    rows = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in bill.rows]
+    if bill.due and bill.left_s is not None:
+        rows.append(TIME_LEFT.substitute(left_s=max(bill.left_s, 1), left=clock_text(max(bill.left_s, 0))))
+    amount = price(bill.amount, bill.currency)
     body = INVOICE.substitute(
-        amount=price(invoice.amount, invoice.currency),
-        description=escape(invoice.description or "Payment to the shop"),
-        note=note,
-        id=escape(invoice.id),
+        amount=escape(amount),
+        description=escape(bill.description or "Payment to the shop"),
+        note=f'<p class="note {bill.tone}">{escape(bill.note)}</p>' if bill.note else "",
+        id=escape(bill.id),
         rows="\n".join(rows),
-        actions=buttons(invoice) if payable else back(invoice),
+        actions=buttons(bill) if bill.due else back(bill),
     )
-    return PAGE.substitute(title=f"Pay {price(invoice.amount, invoice.currency)}", body=body)
+    return page(bill.party, f"Pay {amount}", body)
 
 
-def absent() -> str:
+def absent(party: str) -> str:
     """The page for an id that no invoice has."""
-    return PAGE.substitute(title="No such invoice", body='<h1>404</h1><p class="what">There is no such invoice.</p>')
+    return page(party, "No such invoice", '<h1>404</h1><p class="what">There is no such invoice.</p>')
 
 
-def buttons(invoice: Invoice) -> str:
-    return BUTTONS.substitute(id=escape(invoice.id), due=price(invoice.remaining_amount, invoice.currency))
+def page(party: str, title: str, body: str) -> str:
+    return PAGE.substitute(party=escape(party), title=escape(title), body=body)
 
 
-def back(invoice: Invoice) -> str:
-    if not invoice.redirect_url:
+def buttons(bill: Bill) -> str:
+    """One form; every button says how the buyer goes on."""
+    due = price(bill.due, bill.currency)
+    words = {"pay": f"Pay {due}", "less": "Pay less", "cancel": "Cancel"}
+    looks = {"pay": ' class="go"'}
+    lines = [f'<button{looks.get(how, "")} name="how" value="{how}">{escape(words[how])}</button>' for how in bill.hows]
+    return f'<form method="post" action="/pay/{escape(bill.id)}">\n' + "\n".join(lines) + "\n</form>"
+
+
+def back(bill: Bill) -> str:
+    if not bill.back_url:
         return ""
-    return f'<a class="back go" href="{escape(invoice.redirect_url)}">Back to the shop</a>'
+    return f'<a class="back go" href="{escape(bill.back_url)}">Back to the shop</a>'
 
 
 def price(amount: str, currency: str) -> str:
     """`"1490.5", "RUB"` as `1 490.50 ₽`, its spaces unbreakable."""
     whole, _, fraction = amount.partition(".")
-    grouped = f"{int(whole):,}".replace(",", "\u00a0") if whole.isdigit() else escape(whole)
-    cents = f".{escape(fraction.ljust(2, '0'))}" if fraction else ""
-    return f"{grouped}{cents}\u00a0{SYMBOLS.get(currency, escape(currency))}"
+    grouped = f"{int(whole):,}".replace(",", "\u00a0") if whole.isdigit() else whole
+    cents = f".{fraction.ljust(2, '0')}" if fraction else ""
+    return f"{grouped}{cents}\u00a0{SYMBOLS.get(currency, currency)}"
 
 
 def clock_text(left_s: int) -> str:
