@@ -94,8 +94,9 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
         inbox_id=claim.inbox_id, provider=claim.provider, invoice_id=state.id, order_id=state.order_id,
         money=state.money, refunded_minor=state.refunded_minor,
     )  # fmt: skip
-    owed = await _book(shop, lease, proof)
-    shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
+    owed, outcome = await _book(shop, lease, proof)
+    if outcome in ("paid", "repeated"):
+        shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
     return owed
 
 
@@ -111,19 +112,21 @@ async def _unpaid(
         raise NotYet(f"{claim.provider} said {state.state}, and the event was repeated since")
 
 
-async def _book(shop: Shop, lease: Lease, proof: Proof) -> outbox.Owed | None:
-    """All that came and went is booked, each part by a statement of its own; returns the delivery that is owed."""
+async def _book(shop: Shop, lease: Lease, proof: Proof) -> tuple[outbox.Owed | None, str]:
+    """All that came and went is booked, each part by a statement of its own.
+
+    Returns the delivery that is owed, and what the event came to; empty when another attempt has the job.
+    """
     owed, outcome = None, ""
     for _ in range(JUDGEMENTS):
         verdict = await payments.settle(shop.deps.pg, lease, proof)
         if verdict is None:
-            return None  # another attempt has the job, and its statements are the ones that count
+            return None, ""
         if verdict.booked and verdict.outbox_id is not None:
             payload = msgspec.json.encode({"order_id": verdict.order_id}).decode()
             owed = outbox.Owed(verdict.outbox_id, "deliver", payload)
         if verdict.closed or verdict.word in ("repeated", "wrong_currency", "unknown_order"):
-            await _conclude(shop, lease, proof, verdict, outcome)
-            return owed
+            return owed, await _conclude(shop, lease, proof, verdict, outcome)
         outcome = outcome or verdict.word
         if verdict.word == "late" and await _revived(shop, verdict):
             continue
@@ -132,19 +135,19 @@ async def _book(shop: Shop, lease: Lease, proof: Proof) -> outbox.Owed | None:
     raise NotYet(f"{proof.provider}:{proof.invoice_id} is being booked by others")
 
 
-async def _conclude(shop: Shop, lease: Lease, proof: Proof, verdict: Verdict, outcome: str) -> None:
-    """What went back is booked, part payments that are enough pay the order, and the event is closed."""
+async def _conclude(shop: Shop, lease: Lease, proof: Proof, verdict: Verdict, outcome: str) -> str:
+    """What went back is booked, part payments that are enough pay the order, and the event is closed as what it was."""
     outcome = outcome or verdict.word
     facts = {"provider": proof.provider, "invoice_id": proof.invoice_id, "order_id": str(verdict.order_id)}
     if verdict.closed:
         log.info("payment settled", verdict=outcome, **facts)
-        return
+        return outcome
     if verdict.word != "repeated":
         log.error("payment needs a human", verdict=outcome, paid=str(proof.money), **facts)
         money = {"amount_minor": verdict.came_minor, "currency": proof.money.currency}
         alert = msgspec.json.encode({"word": outcome, **facts, "order_id": verdict.order_id, **money}).decode()
         await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome, alert)
-        return
+        return outcome
     if proof.refunded_minor and (gone := await payments.reverse(shop.deps.pg, proof)):
         log.warning("money went back at the gateway", sold_minor=gone.sold_minor, lent_minor=gone.lent_minor, **facts)
         outcome = "refunded"
@@ -152,6 +155,7 @@ async def _conclude(shop: Shop, lease: Lease, proof: Proof, verdict: Verdict, ou
         await _pay_rest(shop, verdict.order_id, verdict.user_id)
     log.info("payment settled", verdict=outcome, **facts)
     await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome)
+    return outcome
 
 
 async def _revived(shop: Shop, verdict: Verdict) -> bool:

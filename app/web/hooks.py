@@ -11,9 +11,9 @@ from app.shop import Shop
 from app.web.guards import address
 from app.web.handler import Req, TheShop
 
-# Kept with the event for whoever must find out where it came from; never cookies or credentials.
-KEPT_HEADERS = ("content-type", "user-agent", "x-forwarded-for", "x-real-ip")
-MAX_HEADER = 512  # characters kept of each
+# What is not kept with the event: whoever must find out where it came from needs the others, signatures among them.
+CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+MOST_HEADERS, MAX_HEADER = 40, 512  # kept of each event, and characters of each
 
 MOST_CALLBACKS = 500  # being worked on at a time: beyond that the gateway is asked to come again
 
@@ -43,11 +43,11 @@ async def _accept(request: Req, provider: str, shop: Shop) -> Response[bytes]:
     if state.callbacks >= MOST_CALLBACKS:
         raise Busy(f"{state.callbacks} callbacks are being worked on", retry_after_s=1)
     callback = Callback(await request.body(), _headers(request), address(request.scope))
-    kept = {name: callback.headers[name][:MAX_HEADER] for name in KEPT_HEADERS if name in callback.headers}
+    kept = [(k, v[:MAX_HEADER]) for k, v in callback.headers.items() if k not in CREDENTIALS and "\0" not in v]
     state.callbacks += 1
     try:
         outbox_id = await settle.accept(
-            shop, gateway, callback, kept | {"remote": callback.address}, in_flight=state.callbacks
+            shop, gateway, callback, dict(kept[:MOST_HEADERS]) | {"remote": callback.address}, in_flight=state.callbacks
         )
     finally:
         state.callbacks -= 1

@@ -65,7 +65,7 @@ async def test_nobody_pays_less_here(world: World) -> None:
     assert (await world.info(payment_id))["status"] == "pending"
 
 
-@pytest.mark.parametrize("payment_id", ["", "7", new_id("000f")])
+@pytest.mark.parametrize("payment_id", ["", "7", new_id("000f")], ids=["none", "short", "unknown"])
 async def test_an_unknown_payment_has_no_page(world: World, payment_id: str) -> None:
     assert (await page_of(world, payment_id)).status_code == 404
     assert (await press(world, payment_id or "x", "pay")).status_code == 404
