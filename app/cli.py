@@ -101,18 +101,31 @@ def seed() -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["telegram", *registry.known()]))
+@click.argument("parties", nargs=-1, required=True, metavar="NAME=PORT...")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(1, 65535), required=True)
 @lifeline
-def sandbox(name: str, host: str, port: int, lifeline: int | None) -> None:
-    """Play an outside party on loopback, with the secrets of TORG_*."""
+def sandbox(parties: tuple[str, ...], host: str, lifeline: int | None) -> None:
+    """Play outside parties on loopback, with the secrets of TORG_*: telegram, or any gateway.
+
+    `torg sandbox crystalpay=9001 telegram=9002`
+    """
     from app.sandbox import serve as sandbox_serve
 
     hold_on(lifeline)
     settings = settings_of_environment()
-    secrets = {"token": settings.telegram_bot_token} if name == "telegram" else registry.secrets(settings, name)
-    sandbox_serve.run(name, host, port, **secrets)
+    playing: dict[int, sandbox_serve.Simulator] = {}
+    for party in parties:
+        name, _, port = party.partition("=")
+        if name not in ("telegram", *registry.known()) or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise click.BadParameter(f"{party}: say telegram=PORT, or {'=PORT, '.join(registry.known())}=PORT")
+        secrets = {"token": settings.telegram_bot_token} if name == "telegram" else registry.secrets(settings, name)
+        told = sandbox_serve.cabinet(
+            name,
+            callback_url=f"{settings.public_url}/api/webhook/payment/{name}",
+            return_url=settings.public_url,
+        )
+        playing[int(port)] = sandbox_serve.make(name, **secrets, **told)
+    asyncio.run(sandbox_serve.run(host, playing))
 
 
 @cli.command()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from app.gateways import registry
 from app.sandbox.initdata import sign_init_data
 
 FILE = "demo.env"
@@ -18,27 +19,25 @@ BUYER = {"id": 5_000_001, "first_name": "Anna", "last_name": "Demo", "username":
 ADMIN = {"id": 5_000_002, "first_name": "Oleg", "last_name": "Admin", "username": "oleg_admin", "language_code": "ru"}
 
 # Kept from run to run: goods that were sealed, and sessions that were opened, stay good.
-KEPT = (
-    "TORG_TELEGRAM_BOT_TOKEN", "TORG_SESSION_SECRET", "TORG_GOODS_KEYS",
-    "TORG_CRYSTALPAY_LOGIN", "TORG_CRYSTALPAY_SECRET", "TORG_CRYSTALPAY_SALT",
-)  # fmt: skip
+OF_GATEWAYS = {
+    f"TORG_{name.upper()}_{field.upper()}": field
+    for name, kind in registry.known().items()
+    for field in registry.required(kind)
+}
+KEPT = ("TORG_TELEGRAM_BOT_TOKEN", "TORG_SESSION_SECRET", "TORG_GOODS_KEYS", *OF_GATEWAYS)
 
 
 def secrets_of(data_dir: Path) -> dict[str, str]:
-    """The demo's secrets: those of its earlier runs, else new ones."""
+    """The demo's secrets: those of its earlier runs, and new ones where those had none."""
     path = data_dir / FILE
     earlier = read(path) if path.exists() else {}
-    if all(earlier.get(name) for name in KEPT):
-        return {name: earlier[name] for name in KEPT}
-    token = f"{secrets.randbelow(9 * 10**9) + 10**9}:{secrets.token_urlsafe(26)}"  # Telegram's own shape
-    return {
-        "TORG_TELEGRAM_BOT_TOKEN": token,
+    made = {
+        "TORG_TELEGRAM_BOT_TOKEN": f"{secrets.randbelow(9 * 10**9) + 10**9}:{secrets.token_urlsafe(26)}",
         "TORG_SESSION_SECRET": secrets.token_urlsafe(32),
         "TORG_GOODS_KEYS": f"demo:{base64.b64encode(secrets.token_bytes(32)).decode()}",
-        "TORG_CRYSTALPAY_LOGIN": "demo",
-        "TORG_CRYSTALPAY_SECRET": secrets.token_hex(20),
-        "TORG_CRYSTALPAY_SALT": secrets.token_hex(20),
+        **{name: secrets.token_hex(20) for name in OF_GATEWAYS},
     }
+    return made | {name: earlier[name] for name in KEPT if earlier.get(name)}
 
 
 def without_own(environ: Mapping[str, str]) -> dict[str, str]:

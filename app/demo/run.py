@@ -13,6 +13,7 @@ from app import settings as settings_floor
 from app.demo import buyer, environment
 from app.demo.processes import Child, Start, running
 from app.demo.seed import fill
+from app.gateways import registry
 from app.infra import embedded
 from app.infra.migrate import migrate
 from app.settings import Settings
@@ -57,13 +58,19 @@ def _backed(environ: Mapping[str, str], port: int | None) -> Iterator[tuple[dict
             environment.OWN: f"{servers.database_url} {servers.redis_url}",
             "TORG_PORT": str(web_port),
             "TORG_PUBLIC_URL": f"http://127.0.0.1:{web_port}",
-            "TORG_CRYSTALPAY_URL": f"http://127.0.0.1:{environment.free_port()}",
             "TORG_TELEGRAM_API_URL": f"http://127.0.0.1:{environment.free_port()}",
+            **{gateway_url(name): f"http://127.0.0.1:{environment.free_port()}" for name in registry.known()},
+            "TORG_YOOKASSA_NETWORKS": "127.0.0.1/32",  # it proves itself by where it calls from
         }
         env |= _sign(env)
         settings = settings_floor.load({**environ, **env})
         asyncio.run(_prepare(settings))
         yield env, settings
+
+
+def gateway_url(name: str) -> str:
+    """The variable that says where the gateway is."""
+    return f"TORG_{name.upper()}_URL"
 
 
 def _sign(env: dict[str, str]) -> dict[str, str]:
@@ -80,14 +87,12 @@ async def _prepare(settings: Settings) -> None:
 
 def _start_all(start: Start, env: dict[str, str]) -> None:
     """Every process runs, and those that answer HTTP have answered."""
-    for name in ("crystalpay", "telegram"):
-        url = urlsplit(env["TORG_CRYSTALPAY_URL" if name == "crystalpay" else "TORG_TELEGRAM_API_URL"])
-        start(name, "sandbox", name, "--port", str(url.port))
+    outside = {"telegram": env["TORG_TELEGRAM_API_URL"]} | {name: env[gateway_url(name)] for name in registry.known()}
+    start("sandbox", "sandbox", *(f"{name}={urlsplit(url).port}" for name, url in outside.items()))
     start("worker", "worker")
     start("web", "web")
     waits = {
-        "crystalpay": f"{env['TORG_CRYSTALPAY_URL']}/sandbox/log",
-        "telegram": f"{env['TORG_TELEGRAM_API_URL']}/sandbox/log",
+        "sandbox": f"{list(outside.values())[-1]}/sandbox/log",  # they start one after another
         "web": f"{env['TORG_PUBLIC_URL']}/health/ready",
     }
     for child in start.children:

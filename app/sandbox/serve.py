@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import inspect
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
@@ -34,12 +36,21 @@ def make(name: str, **secrets: Any) -> Simulator:
     return kind(**secrets)
 
 
-def run(name: str, host: str, port: int, **secrets: Any) -> None:
-    """The simulator `name` serves on `host:port` until SIGINT or SIGTERM."""
-    app = make(name, **secrets).app()
-    uvicorn.run(
-        app, host=host, port=port, access_log=False, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_S
-    )
+def cabinet(name: str, **addresses: str) -> dict[str, str]:
+    """Those of the addresses that this party is told in its cabinet and not by each request."""
+    takes = inspect.signature(import_module(f"app.sandbox.{name}").SIMULATOR).parameters
+    return {field: address for field, address in addresses.items() if field in takes}
+
+
+async def run(host: str, parties: dict[int, Simulator]) -> None:
+    """Each of the simulators serves on its port until SIGINT or SIGTERM."""
+    told = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, told.set)
+    async with contextlib.AsyncExitStack() as stack:
+        for port, party in parties.items():
+            await stack.enter_async_context(running(party.app(), host, port))
+        await told.wait()
 
 
 class QuietServer(uvicorn.Server):
