@@ -2,12 +2,12 @@
 
 -- Every movement of money, once, from one account to another: a posting takes from `debit` and gives to `credit`, so
 -- all of them always sum to zero. Accounts: buyer:<user> (what we owe a buyer), debt:<user> (what a buyer owes us),
--- sales:<seller>, gateway:<name> (what a gateway holds for us), bonuses, losses.
+-- sales:<seller>, gateway:<name> (what a gateway holds for us), bonuses (what the shop gives away).
 CREATE TABLE postings (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     reference    text NOT NULL UNIQUE CHECK (length(reference) BETWEEN 1 AND 200),  -- the movement's own name
-    debit        text NOT NULL CHECK (debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'),
-    credit       text NOT NULL CHECK (credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'),
+    debit        text NOT NULL CHECK (debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'),
+    credit       text NOT NULL CHECK (credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'),
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
     currency     text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     reason       text NOT NULL CHECK (reason IN (

@@ -285,6 +285,7 @@ stored AS (
     SELECT g.provider, g.event_key, g.body, g.headers::jsonb, CASE WHEN b.id IS NULL THEN 'new' ELSE 'settled' END,
            CASE WHEN b.id IS NULL THEN '' ELSE 'paid' END, b.id, CASE WHEN b.id IS NOT NULL THEN now() END
       FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN booked b ON b.id = s.id WHERE NOT g.known
+     ORDER BY g.provider, g.event_key  -- two batches with the same events wait for each other in one direction
     ON CONFLICT (provider, event_key) DO NOTHING
     RETURNING id, provider, event_key, order_id),
 owed AS (
