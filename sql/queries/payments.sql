@@ -291,8 +291,7 @@ stored AS (
 owed AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT 'deliver', b.id::text, jsonb_build_object('order_id', b.id) FROM booked b
-    UNION ALL
-    SELECT 'settle', i.id::text, jsonb_build_object('inbox_id', i.id, 'provider', i.provider, 'event_key', i.event_key,
+    UNION ALL SELECT 'settle', i.id::text, jsonb_build_object('inbox_id', i.id, 'provider', i.provider, 'event_key', i.event_key,
            'invoice_id', g.invoice_id, 'claims', 'paid')
       FROM stored i JOIN given g USING (provider, event_key) WHERE i.order_id IS NULL AND NOT g.known
     RETURNING id, key)
