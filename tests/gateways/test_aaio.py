@@ -326,9 +326,6 @@ def test_an_order_in_a_currency_that_it_does_not_take_is_nobodys() -> None:
         wire.read_state(Answer(200, told(currency="KZT")), MERCHANT, REFERENCE)
 
 
-# Requests.
-
-
 async def test_an_order_is_asked_for_with_exactly_the_documented_fields() -> None:
     url = "https://aaio.example/pay/48ebfc18"
     async with merchant(json.dumps({"type": "success", "url": url}).encode()) as (adapter, asked):
