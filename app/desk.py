@@ -62,8 +62,7 @@ def stock_import_command(
                 tale.tell(step)
                 bar.update(task, completed=step.read_bytes)
 
-    with backed(None) as settings, _bar() as bar:
-        observe.configure(settings)
+    with at_the_desk() as settings, _bar() as bar:
         task = bar.add_task("import", total=os.fstat(file.fileno()).st_size or None)
         try:
             asyncio.run(bring(settings))
@@ -86,7 +85,7 @@ def ledger_check() -> None:
         async with opened(settings) as shop:
             return await books.check(shop.deps.pg)
 
-    with backed(None) as settings:
+    with at_the_desk() as settings:
         faults = asyncio.run(check(settings))
     for fault in faults:
         print(f"{fault.rule}: {fault.subject}: expected {fault.expected}, found {fault.found}")
@@ -112,7 +111,7 @@ def inbox_list(state: str, last: int) -> None:
         async with opened(settings) as shop:
             return await events.newest(shop.deps.pg, state, size=last)
 
-    with backed(None) as settings:
+    with at_the_desk() as settings:
         for e in asyncio.run(found(settings)):
             job = f"job {e.job_state}, {e.attempts} tries {e.last_error}" if e.job_state else "no job"
             facts = f"{e.outcome or '-'} order {e.order_id or '-'}"
@@ -131,7 +130,7 @@ def inbox_resend(event_id: int) -> None:
                 await settle.ring(shop, outbox_id)
             return outbox_id
 
-    with backed(None) as settings:
+    with at_the_desk() as settings:
         outbox_id = asyncio.run(again(settings))
     if outbox_id is None:
         raise click.ClickException(f"event {event_id} is not here, or was settled when it came")
@@ -197,6 +196,15 @@ def servers_of(settings: Settings, *, redis: bool = True) -> Iterator[Settings]:
             database_url=settings.database_url or servers.database_url,
             redis_url=settings.redis_url or servers.redis_url,
         )
+
+
+@contextmanager
+def at_the_desk() -> Iterator[Settings]:
+    """The same for a command that has something to say itself: only what went wrong is logged beside it."""
+    with backed(None) as settings:
+        loud = settings.log_level in ("warning", "error")
+        observe.configure(settings if loud else msgspec.structs.replace(settings, log_level="warning"))
+        yield settings
 
 
 @contextmanager

@@ -113,6 +113,7 @@ class World:
     ) -> None:
         self.shop, self.app, self.http, self.crystalpay, self.telegram = shop, app, http, crystalpay, telegram
         self.seller_id = 0
+        self.keeps_books = True  # False: somebody without a ledger has been at its orders
 
     @classmethod
     @asynccontextmanager
@@ -139,7 +140,9 @@ class World:
             world = cls(shop, app, http, crystalpay, telegram)
             yield world
             with suppress(PostgresDown):  # a test may have ended it
-                assert await ledger.check(world.pg) == []  # whatever was told, the sums are right
+                assert (
+                    not world.keeps_books or await ledger.check(world.pg) == []
+                )  # whatever was told, the sums are right
 
     @property
     def pg(self) -> Any:

@@ -65,6 +65,10 @@ class Reversed(msgspec.Struct, frozen=True):
     lent_minor: int
 
 
+class Quota(msgspec.Struct, frozen=True):
+    provider: str
+
+
 class Due(msgspec.Struct, frozen=True):
     """An invoice that its gateway should be asked about, and what is known of it."""
 
@@ -106,6 +110,7 @@ SETTLE = Opt("payments/settle_payment", Verdict)
 CREDIT = Opt("payments/credit_payment", Credited)
 REVERSE = Opt("payments/reverse_payment", Reversed)
 CLOSE = Opt("payments/close_payment", Closed)
+OPEN_QUOTA = Opt("payments/open_quota", Quota)
 DUE = Many("payments/due_payments", Due)
 SETTLE_SIGNED = Many("payments/settle_signed", Taken)
 
@@ -159,6 +164,7 @@ async def close(pg: Postgres, provider: str, invoice_id: str) -> None:
 
 async def due(pg: Postgres, provider: str, per_minute: int) -> list[Due]:
     """Invoices whose turn has come, now this caller's to ask about, within the provider's quota."""
+    await OPEN_QUOTA(pg, provider, per_minute)
     return await DUE(pg, provider, per_minute)
 
 

@@ -31,7 +31,9 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Gateways:
         config = _config(name, kind, settings.gateways.get(name, {}))
         missing = [_variable(name, field) for field in required(kind) if not getattr(config, field)]
         if missing:
-            log.warning("gateway off", gateway=name, missing=missing)
+            # Nothing is set: it is not wanted. Something is set, and not all: somebody should know.
+            say = log.warning if name in settings.gateways else log.info
+            say("gateway off", gateway=name, missing=missing)
         else:
             found[name] = kind(config, http)
     return found

@@ -47,14 +47,18 @@ ALTER TABLE payments
         CHECK (status IN ('opening', 'failed', 'open', 'paid', 'credited', 'cancelled')),
     ADD COLUMN received_minor bigint NOT NULL DEFAULT 0 CHECK (received_minor >= 0),  -- what the gateway said last
     ADD COLUMN refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor BETWEEN 0 AND received_minor),
-    ADD COLUMN poll_at        timestamptz,                      -- when the gateway is asked unasked; null: no more
-    ADD COLUMN polls          int NOT NULL DEFAULT 0,
-    ADD COLUMN polled_at      timestamptz;
+    ADD COLUMN poll_at        timestamptz;                      -- when the gateway is asked unasked; null: no more
 UPDATE payments SET received_minor = amount_minor WHERE status = 'paid';
 DROP INDEX payments_one_current;
 CREATE UNIQUE INDEX payments_one_current ON payments (order_id, provider) WHERE status IN ('opening', 'failed', 'open');
 CREATE INDEX payments_to_poll ON payments (poll_at) WHERE poll_at IS NOT NULL;
-CREATE INDEX payments_polled ON payments (provider, polled_at) WHERE polled_at IS NOT NULL;
+
+-- How many questions each gateway may still be asked: a bucket that fills over a minute, emptied by all processes.
+CREATE TABLE quotas (
+    provider text PRIMARY KEY CHECK (provider ~ '^[a-z]{1,32}$'),
+    calls    double precision NOT NULL CHECK (calls >= 0),
+    at       timestamptz NOT NULL DEFAULT now()
+);
 
 -- What was sold before there was a ledger.
 INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, at)

@@ -219,22 +219,28 @@ found AS (
 SELECT t.number, t.currency, f.amount_minor AS total_minor, t.expires_at, f.opened_at, f.id AS payment_id, f.turn
   FROM found f, target t;
 
--- name: due_payments :many Due
--- Invoices of one provider that it should be asked about, as far as its quota of this minute goes. Each has its next
--- turn: after a quarter of its age, from 15 seconds to 30 minutes, for three days. One process asks at a time.
+-- name: open_quota :opt Quota
+-- The provider has its bucket, full; no row when it had it before.
 -- $1 provider   text
 -- $2 per_minute int4
-WITH alone AS (
-    SELECT pg_try_advisory_xact_lock(hashtextextended('poll:' || $1, 0)) AS granted),
-room AS (
-    SELECT greatest(0, $2::int4 - count(*)) AS calls FROM payments p
-     WHERE p.provider = $1 AND p.polled_at > now() - interval '1 minute'),
+INSERT INTO quotas (provider, calls) VALUES ($1, $2::int4) ON CONFLICT DO NOTHING RETURNING provider;
+
+-- name: due_payments :many Due
+-- Invoices of one provider that it should be asked about, as many as its bucket has calls for; all processes draw on it
+-- one after another. Each invoice has its next turn after a quarter of its age, from 15 seconds to 30 minutes, for three days.
+-- $1 provider   text
+-- $2 per_minute int4
+WITH room AS (
+    SELECT q.provider, least($2::int4, q.calls + greatest(0, extract(epoch FROM now() - q.at)) * $2 / 60) AS calls
+      FROM quotas q WHERE q.provider = $1 FOR UPDATE),
 due AS (
-    SELECT p.id FROM payments p, alone a WHERE a.granted AND p.provider = $1 AND p.poll_at <= now()
-     ORDER BY p.poll_at LIMIT (SELECT r.calls FROM room r) FOR UPDATE OF p SKIP LOCKED)
-UPDATE payments p SET polled_at = now(), polls = p.polls + 1,
-       poll_at = CASE WHEN p.opened_at > now() - interval '3 days' THEN now() + least(interval '30 minutes',
-                 greatest(interval '15 seconds', (now() - p.opened_at) / 4)) END
+    SELECT p.id FROM payments p WHERE p.provider = $1 AND p.poll_at <= now()
+     ORDER BY p.poll_at LIMIT (SELECT floor(r.calls)::int8 FROM room r) FOR UPDATE OF p SKIP LOCKED),
+spent AS (
+    UPDATE quotas q SET calls = r.calls - (SELECT count(*) FROM due), at = greatest(q.at, now())
+      FROM room r WHERE q.provider = r.provider)
+UPDATE payments p SET poll_at = CASE WHEN p.opened_at > now() - interval '3 days' THEN now() + least(
+       interval '30 minutes', greatest(interval '15 seconds', (now() - p.opened_at) / 4)) END
   FROM due d WHERE p.id = d.id
 RETURNING p.invoice_id, p.received_minor, p.refunded_minor;
 

@@ -57,6 +57,7 @@ async def end(world: World, order_id: UUID) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", ["sequential", "gathered"])
 async def test_a_baseline_ends_where_torg_ends(world: World, variant: str) -> None:
+    world.keeps_books = False
     ours, callback = await paid_order(world)
     assert (await world.callback(callback)).status_code == 200
     await world.drain()
@@ -75,6 +76,7 @@ async def test_a_baseline_ends_where_torg_ends(world: World, variant: str) -> No
 
 @pytest.mark.parametrize(("variant", "steps"), [("sequential", 14), ("gathered", 9)])
 async def test_fourteen_queries_in_the_steps_of_the_source(world: World, pg_url: str, variant: str, steps: int) -> None:
+    world.keeps_books = False
     order_id, callback = await paid_order(world)
     seen = {"steps": 0, "queries": 0, "under way": 0}
     connections = await asyncio.gather(*(asyncpg.connect(pg_url) for _ in range(baseline.WIDEST)))

@@ -148,12 +148,15 @@ async def test_the_poller_keeps_its_quota_and_asks_less_as_invoices_age(world: W
     for one in sold:
         gateway.say(one.invoice, "waiting")
     first = await at_once(payments.due(world.pg, "scripted", 30) for _ in range(10))
-    assert sum(map(len, first)) == 30  # by all processes together
-    assert await payments.due(world.pg, "scripted", 30) == []
-    assert len(await payments.due(world.pg, "scripted", 1000)) == 20
+    assert sum(map(len, first)) in (30, 31)  # by all processes together; one more when half of 2 s has passed
+    assert len(await payments.due(world.pg, "scripted", 30)) <= 1
+    await world.pg.fetch("UPDATE quotas SET at = at - interval '10 seconds'", ())
+    assert len(await payments.due(world.pg, "scripted", 30)) in (5, 6)
+    await world.pg.fetch("UPDATE quotas SET at = at - interval '1 hour'", ())
+    assert sum(map(len, first)) + len(await payments.due(world.pg, "scripted", 30)) <= 61  # never more than a minute's
     waits = {}
     for age_s in (10, 60, 600, 7200, 86_400):
-        aged = "UPDATE payments SET poll_at = now(), opened_at = now() - $1 * interval '1 second', polled_at = NULL"
+        aged = "UPDATE payments SET poll_at = now(), opened_at = now() - $1 * interval '1 second'"
         await world.pg.fetch(aged, (age_s,))
         await payments.due(world.pg, "scripted", 1000)
         waits[age_s] = await world.scalar("SELECT round(extract(epoch FROM min(poll_at) - now()))::int FROM payments")

@@ -126,13 +126,13 @@ async def test_a_delivery_by_an_attempt_that_lost_its_lease_delivers_nothing(she
     await shelf.pg.fetch(LAPSE, (slow.outbox_id,))
     quick = attempt(slow.outbox_id)
     await outbox.claim(shelf.pg, quick)
-    assert await orders.deliver(shelf.pg, slow, new.order_id) is None
+    assert await orders.deliver(shelf.pg, slow, new.order_id, []) is None
     assert await states(shelf, new.order_id) == ("paid", "held", "held")
-    delivered = await orders.deliver(shelf.pg, quick, new.order_id)
+    delivered = await orders.deliver(shelf.pg, quick, new.order_id, ["alert"])
     assert delivered is not None
     assert delivered.status == "delivered"
     assert await states(shelf, new.order_id) == ("delivered", "delivered", "sold")
-    assert await orders.deliver(shelf.pg, quick, new.order_id) is None
+    assert await orders.deliver(shelf.pg, quick, new.order_id, ["alert"]) is None
     assert await shelf.rows("SELECT count(*) FROM outbox WHERE kind = 'tell'") == [(2,)]  # `owed` above, and the news
 
 

@@ -355,5 +355,6 @@ async def test_the_schema_names_every_path_of_staff(shared: World) -> None:
         ("/api/admin/products", "get"), ("/api/admin/products", "post"), ("/api/admin/products/{product_id}", "get"),
         ("/api/admin/products/{product_id}", "patch"), ("/api/admin/products/{product_id}/content", "put"),
         ("/api/admin/stock", "get"), ("/api/admin/stock", "post"), ("/api/admin/stock/withdraw", "post"),
-        ("/api/admin/changes", "get"),
+        ("/api/admin/changes", "get"), ("/api/admin/orders/{order_id}/goods", "post"),
+        ("/api/admin/orders/{order_id}/refunds", "get"), ("/api/admin/orders/{order_id}/refunds", "post"),
     }  # fmt: skip
