@@ -41,8 +41,8 @@ SELECT b.currency, b.balance_minor, b.debt_minor FROM balances b WHERE b.user_id
 -- $3 size    int8
 SELECT p.id, p.at, p.reason, p.currency,
        CASE WHEN p.credit LIKE 'buyer:%' THEN p.amount_minor WHEN p.debit LIKE 'buyer:%' THEN -p.amount_minor ELSE 0 END
-           AS amount_minor, p.order_id, o.number AS order_number
-  FROM postings p LEFT JOIN orders o ON o.id = p.order_id
+           AS amount_minor, o.id AS order_id, o.number AS order_number
+  FROM postings p LEFT JOIN orders o ON o.id = p.order_id AND o.user_id = $1  -- a bonus is for another's order
  WHERE p.user_id = $1 AND p.id < $2 AND (p.credit LIKE 'buyer:%' OR p.debit LIKE 'buyer:%')
  ORDER BY p.id DESC
  LIMIT $3;

@@ -154,6 +154,7 @@ async def test_the_poller_keeps_its_quota_and_asks_less_as_invoices_age(world: W
     assert len(await payments.due(world.pg, "scripted", 30)) in (5, 6)
     await world.pg.fetch("UPDATE quotas SET at = at - interval '1 hour'", ())
     assert sum(map(len, first)) + len(await payments.due(world.pg, "scripted", 30)) <= 61  # never more than a minute's
+    await world.pg.fetch("UPDATE quotas SET calls = 1000", ())
     waits = {}
     for age_s in (10, 60, 600, 7200, 86_400):
         aged = "UPDATE payments SET poll_at = now(), opened_at = now() - $1 * interval '1 second'"
