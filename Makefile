@@ -12,8 +12,10 @@ help: ## this list
 demo: $(READY) ## a purchase from order to goods, then the shop stays open (ONCE=1: exit after it; PORT=8080)
 	@exec $(BIN)/python -m app.cli demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
+WORKERS ?= 2  # each with servers of its own; 0: one process, for --pdb and -s
+
 test: $(READY) ## the whole suite on a real Postgres, a real Redis and a real cluster (ARGS="-k stock" for a part)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS) --dist loadfile) $(ARGS)
 
 TORG_TEST_REDIS ?= redis-server
 
@@ -26,7 +28,7 @@ check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## one benchmark: NAME=webhook, lua, limits, idempotency, catalog or cache
+bench: $(READY) ## one benchmark: NAME=webhook, settle, lua, limits, idempotency, catalog or cache
 	@$(BIN)/python -m bench $(NAME)
 
 web: $(READY) ## serve HTTP on TORG_* (embedded servers when none are named)
