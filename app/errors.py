@@ -7,7 +7,7 @@ Problem
 ├── NotFound 404
 ├── MethodNotAllowed 405
 ├── TooSlow 408
-├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates · NotEnough
+├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates · NotEnough · PromoRefused
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── KeyReused 422
@@ -127,6 +127,13 @@ class NotEnough(Conflict):
     """The buyer's balance is less than the order costs; the order stands, to be paid otherwise."""
 
     type, title = "/problems/not-enough", "Not enough on the balance"
+
+
+class PromoRefused(Conflict):
+    """The promo code cannot be used for this order; nothing is ordered. `reason`: unknown, foreign (other goods),
+    not_yet, ended, used (by this buyer), exhausted."""
+
+    type, title = "/problems/promo-refused", "Promo code refused"
 
 
 class TooLarge(Problem):

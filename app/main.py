@@ -18,8 +18,10 @@ from app.shop import Shop, opened
 from app.web import (
     admin,
     admin_orders,
+    admin_promos,
     admin_stock,
     front,
+    growth,
     guards,
     health,
     hooks,
@@ -45,6 +47,8 @@ HANDLERS = (
     admin.share_content, admin.list_changes,
     admin_orders.refund_order, admin_orders.list_refunds, admin_orders.hand_over_made,
     admin_stock.add_stock, admin_stock.list_stock, admin_stock.withdraw_stock,
+    admin_promos.list_promos, admin_promos.create_promo, admin_promos.change_promo,
+    growth.show_referrals, growth.show_leaderboard,
     health.live, health.ready,
 )  # fmt: skip
 

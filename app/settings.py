@@ -41,6 +41,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     telegram_bot_token: Annotated[
         Secret, Meta(description="from @BotFather; empty: nobody can sign in, no messages are sent")
     ] = ""
+    telegram_bot_name: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_]{0,64}$", description="the bot's user name; empty: referrals have a code, no link"),
+    ] = ""
     telegram_api_url: Annotated[str, Meta(description="Bot API server")] = "https://api.telegram.org"
     admins: Annotated[str, Meta(pattern=r"^[0-9, ]*$", description="Telegram user ids of admins, comma-separated")] = ""
 
@@ -73,6 +77,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     expiry_grace_s: Annotated[
         int, Meta(ge=0, le=3600, description="extra wait for a payment made in the window's last moment")
     ] = 60
+    referral_bp: Annotated[
+        str,
+        Meta(
+            pattern=r"^([0-9]{1,4}(,[0-9]{1,4}){0,2})?$",
+            description="share of a sale for who brought the buyer, and the two above, in 1/100 %; 0: none",
+        ),
+    ] = "1000,700,300"
+    cashback_bp: Annotated[
+        int, Meta(ge=0, le=10_000, description="share of the price for a verified review, in 1/100 %; 0: none")
+    ] = 500
     parallel: Annotated[bool, Meta(description="false: the same reads one after another, same results (E5)")] = True
 
     pg_pool_size: Annotated[
@@ -115,6 +129,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def admin_ids(self) -> frozenset[int]:
         return frozenset(int(part) for part in self.admins.replace(",", " ").split())
+
+    def referral_shares_bp(self) -> list[int]:
+        """By level, the nearest first."""
+        return [int(part) for part in self.referral_bp.split(",") if part]
 
 
 def _is_secret(annotation: object) -> bool:

@@ -10,7 +10,7 @@ from app.base.copies import Copies
 from app.base.errands import Errands
 from app.base.flights import Flights
 from app.base.turns import Turns
-from app.domain import catalog, inbox, limits, once, payments, stock
+from app.domain import catalog, inbox, leaderboard, limits, once, payments, stock
 from app.domain.catalog import Places, Search
 from app.errors import RedisDown
 from app.gateways import registry
@@ -20,7 +20,9 @@ from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SCRIPTS = (*limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, *catalog.SCRIPTS, queue.RING)
+SCRIPTS = (
+    *limits.SCRIPTS, *once.SCRIPTS, *stock.SCRIPTS, *inbox.SCRIPTS, *catalog.SCRIPTS, *leaderboard.SCRIPTS, queue.RING,
+)  # fmt: skip
 
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +36,7 @@ class Shop(msgspec.Struct, frozen=True, kw_only=True):
     copies: Copies  # of what the catalog shows
     errands: Errands
     counts: stock.Counts
+    boards: leaderboard.Flying = msgspec.field(default_factory=leaderboard.Flying)
     settlements: payments.Settlements
     turns: Turns = msgspec.field(default_factory=Turns)
 
@@ -49,15 +52,17 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             log.warning("scripts not loaded, each goes with its first call", error=str(error))
         errands = Errands()
         counts: stock.Counts = Flights()
+        boards = leaderboard.Flying()
         settlements = payments.gathered(parts.pg)
         try:
             gateways = registry.build(settings, parts.http)
             copies = Copies(age_s=catalog.LOCAL_MS / 1000, most=catalog.COPIES, most_bytes=catalog.COPIES_BYTES)
             yield Shop(
                 deps=parts, gateways=gateways, limits=weights, places=Places(), search=Search(), copies=copies,
-                errands=errands, counts=counts, settlements=settlements,
+                errands=errands, counts=counts, boards=boards, settlements=settlements,
             )  # fmt: skip
         finally:
             await settlements.finish()
             await errands.finish()
             await counts.finish()
+            await boards.finish()

@@ -205,9 +205,9 @@ CREATE TABLE public.postings (
     at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT postings_amount_minor_check CHECK ((amount_minor > 0)),
     CONSTRAINT postings_check CHECK ((debit <> credit)),
-    CONSTRAINT postings_credit_check CHECK ((credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'::text)),
+    CONSTRAINT postings_credit_check CHECK ((credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'::text)),
     CONSTRAINT postings_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
-    CONSTRAINT postings_debit_check CHECK ((debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses|losses)$'::text)),
+    CONSTRAINT postings_debit_check CHECK ((debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'::text)),
     CONSTRAINT postings_reason_check CHECK ((reason = ANY (ARRAY['sale'::text, 'overpaid'::text, 'underpaid'::text, 'late'::text, 'second'::text, 'cancelled'::text, 'from_balance'::text, 'refund'::text, 'chargeback'::text, 'bonus'::text, 'clawback'::text, 'repaid'::text, 'cashback'::text]))),
     CONSTRAINT postings_reference_check CHECK (((length(reference) >= 1) AND (length(reference) <= 200)))
 );
@@ -262,14 +262,14 @@ CREATE TABLE public.promos (
 );
 
 CREATE VIEW public.open_promos AS
- SELECT id,
-    code,
-    discount_bp,
-    per_user,
-    seller_id,
-    product_id
-   FROM public.promos p
-  WHERE (active AND (uses < most_uses) AND (starts_at <= now()) AND ((ends_at IS NULL) OR (ends_at > now())));
+ SELECT p.id,
+    p.code,
+    p.seller_id,
+    p.product_id,
+    n.slot
+   FROM (public.promos p
+     CROSS JOIN LATERAL generate_series(1, p.per_user) n(slot))
+  WHERE (p.active AND (p.uses < p.most_uses) AND (p.starts_at <= now()) AND ((p.ends_at IS NULL) OR (p.ends_at > now())));
 
 CREATE TABLE public.order_events (
     id bigint NOT NULL,
@@ -420,8 +420,6 @@ CREATE TABLE public.payments (
     received_minor bigint DEFAULT 0 NOT NULL,
     refunded_minor bigint DEFAULT 0 NOT NULL,
     poll_at timestamp with time zone,
-    polls integer DEFAULT 0 NOT NULL,
-    polled_at timestamp with time zone,
     CONSTRAINT payments_amount_minor_check CHECK ((amount_minor > 0)),
     CONSTRAINT payments_check CHECK (((status <> ALL (ARRAY['open'::text, 'paid'::text])) OR (invoice_id IS NOT NULL))),
     CONSTRAINT payments_check1 CHECK (((refunded_minor >= 0) AND (refunded_minor <= received_minor))),
@@ -475,6 +473,14 @@ ALTER TABLE public.promos ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.quotas (
+    provider text NOT NULL,
+    calls double precision NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT quotas_calls_check CHECK ((calls >= (0)::double precision)),
+    CONSTRAINT quotas_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text))
 );
 
 CREATE TABLE public.referral_bonuses (
@@ -615,6 +621,41 @@ CREATE VIEW public.staff AS
    FROM public.users u
   WHERE ((role = 'admin'::text) OR ((role = 'seller'::text) AND (seller_id IS NOT NULL)));
 
+CREATE VIEW public.stock_with_promos AS
+ SELECT a.stock_item_id,
+    a.product_id,
+    a.seller_id,
+    a.title,
+    a.kind,
+    a.currency,
+    a.list_price_minor,
+    a.discount_bp,
+    a.final_price_minor,
+    a.item_discount_bp,
+    a.received_at,
+    ''::text AS code,
+    a.final_price_minor AS price_minor
+   FROM public.available_stock_with_discounts a
+UNION ALL
+ SELECT a.stock_item_id,
+    a.product_id,
+    a.seller_id,
+    a.title,
+    a.kind,
+    a.currency,
+    a.list_price_minor,
+    a.discount_bp,
+    a.final_price_minor,
+    a.item_discount_bp,
+    a.received_at,
+    p.code,
+        CASE
+            WHEN ((p.product_id IS NULL) OR (p.product_id = a.product_id)) THEN LEAST(a.final_price_minor, GREATEST((1)::bigint, (((a.list_price_minor * (10000 - p.discount_bp)) + 5000) / 10000)))
+            ELSE a.final_price_minor
+        END AS price_minor
+   FROM (public.available_stock_with_discounts a
+     CROSS JOIN public.promos p);
+
 ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.users_id_seq
     START WITH 1
@@ -687,6 +728,9 @@ ALTER TABLE ONLY public.promos
 ALTER TABLE ONLY public.promos
     ADD CONSTRAINT promos_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.quotas
+    ADD CONSTRAINT quotas_pkey PRIMARY KEY (provider);
+
 ALTER TABLE ONLY public.referral_bonuses
     ADD CONSTRAINT referral_bonuses_pkey PRIMARY KEY (order_id, level);
 
@@ -754,8 +798,6 @@ CREATE INDEX payments_of_order ON public.payments USING btree (order_id);
 CREATE UNIQUE INDEX payments_one_current ON public.payments USING btree (order_id, provider) WHERE (status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text]));
 
 CREATE UNIQUE INDEX payments_paid_once ON public.payments USING btree (order_id) WHERE (status = 'paid'::text);
-
-CREATE INDEX payments_polled ON public.payments USING btree (provider, polled_at) WHERE (polled_at IS NOT NULL);
 
 CREATE INDEX payments_to_poll ON public.payments USING btree (poll_at) WHERE (poll_at IS NOT NULL);
 

@@ -13,7 +13,7 @@ from app.base.ids import new_id
 from app.base.lease import Lease
 from app.domain import outbox
 from app.errors import PostgresDown, Problem, Unavailable
-from app.flows import deliver, notify, refresh, refund, settle
+from app.flows import deliver, notify, rank, refresh, refund, reward, settle
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
@@ -29,6 +29,10 @@ KINDS: dict[str, Handler] = {
     "refund": refund.call,
     "follow": refund.follow,
     "refresh": refresh.refresh,
+    "reward": reward.reward,
+    "clawback": reward.claw_back,
+    "cashback": reward.cash_back,
+    "rank": rank.rank,
 }
 
 

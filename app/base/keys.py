@@ -44,6 +44,15 @@ KEYS = (
     Key("{catalog}search:<digest>", "hash", "300 s", "catalog", "an encoded page and its generation; empty pages 30 s"),
     Key("{catalog}product:<id>", "hash", "30 s", "catalog", "an encoded product, 5 s; nothing: there is none"),
     Key("{catalog}lease:<entry>", "string", "2 s", "catalog", "who loads this entry from Postgres now"),
+    Key("{rank}board:<board>:<currency>", "zset", "1 h", "leaderboard", "user id by minor units saved; 0 by -1: built"),
+    Key(
+        "{rank}building:<board>:<currency>",
+        "hash",
+        "10 s",
+        "leaderboard",
+        "who builds it, and what was saved meanwhile",
+    ),
+    Key("{rank}stage:<board>:<currency>", "zset", "10 s", "leaderboard", "what its builder has read so far"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
     Key("{arq}queue:health-check", "string", "31 s", "queue", "arq's own sign of life"),
@@ -87,6 +96,18 @@ def catalog_product(product_id: int) -> str:
 
 def catalog_lease(entry: str) -> str:
     return f"{{catalog}}lease:{entry.removeprefix('{catalog}')}"
+
+
+def rank_board(board: str, currency: str) -> str:
+    return f"{{rank}}board:{board}:{currency}"
+
+
+def rank_building(board: str, currency: str) -> str:
+    return f"{{rank}}building:{board}:{currency}"
+
+
+def rank_stage(board: str, currency: str) -> str:
+    return f"{{rank}}stage:{board}:{currency}"
 
 
 def limit(policy: str, subject: str) -> str:

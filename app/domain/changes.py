@@ -1,4 +1,4 @@
-"""Changes: what staff did to products and stock, written by the very statements that do it."""
+"""Changes: what staff did to products, stock and promo codes, written by the very statements that do it."""
 
 from datetime import datetime
 
@@ -8,15 +8,16 @@ from app.infra.sql import Many, Postgres
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change: who, as what, to which product (or its stock), and which fields from what to what."""
+    """One change: who, as what, to which product (or its stock) or promo code, and which fields from what to what."""
 
     id: int
     at: datetime
     user_id: int | None  # None: at the machine
     user_name: str | None
     role: str
-    noun: str  # product or stock
-    noun_id: int
+    noun: str  # product, stock or promo
+    noun_id: int | None  # the product
+    promo: str | None
     what: str  # JSON object
 
 

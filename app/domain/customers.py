@@ -39,10 +39,17 @@ SUPPLIERS = Many("customers/list_suppliers", Colleague)
 
 
 async def enter(
-    pg: Postgres, *, telegram_id: int, name: str, username: str | None, language: str, is_admin: bool
+    pg: Postgres,
+    *,
+    telegram_id: int,
+    name: str,
+    username: str | None,
+    language: str,
+    is_admin: bool,
+    referrer_id: int | None = None,
 ) -> Customer:
-    """The user is known, with the name and language of this visit."""
-    return await ENTER(pg, telegram_id, name, username, language, is_admin)
+    """The user is known, with the name and language of this visit; who is new was brought by `referrer_id`."""
+    return await ENTER(pg, telegram_id, name, username, language, is_admin, referrer_id)
 
 
 async def recipient(pg: Postgres, order_id: UUID) -> Recipient | None:

@@ -132,6 +132,7 @@ class New(msgspec.Struct, frozen=True, kw_only=True):
     window_s: int
     provider: str
     most_pending: int
+    promo: str = ""  # in upper case
 
 
 async def create(pg: Postgres, new: New) -> Created | None:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from app.base.lease import Lease
 from app.infra.sql import One, Opt, Postgres
 
 MAX_TEXT = 2000
@@ -39,7 +40,15 @@ class Page(msgspec.Struct, frozen=True):
     reviews: str  # JSON of list[Review]
 
 
+class Thanked(msgspec.Struct, frozen=True):
+    """The cash-back of a review, and how much of it went towards a debt."""
+
+    amount_minor: int
+    repaid_minor: int
+
+
 PUT = One("reviews/put_review", Put)
+THANK = Opt("reviews/pay_cashback", Thanked)
 LIST = Opt("reviews/list_reviews", Page)
 
 _reviews = msgspec.json.Decoder(list[Review])
@@ -53,6 +62,11 @@ async def put(pg: Postgres, product_id: int, user_id: int, rating: int, text: st
 async def newest(pg: Postgres, product_id: int, *, before: int, size: int) -> Page | None:
     """The product's rating and up to `size` reviews older than `before`; None when it is not on the shelf."""
     return await LIST(pg, product_id, before, size)
+
+
+async def thank(pg: Postgres, lease: Lease, product_id: int, user_id: int, share_bp: int) -> Thanked | None:
+    """The review's writer has the cash-back, once; None when nothing is due, or the job is no longer ours."""
+    return await THANK(pg, lease.outbox_id, lease.attempt_id, product_id, user_id, share_bp)
 
 
 def reviews(page: Page) -> list[Review]:

@@ -12,7 +12,7 @@ import structlog
 
 from app.base.ids import derived_id, new_id
 from app.base.together import Read, together
-from app.domain import orders, stock
+from app.domain import orders, promos, stock
 from app.errors import (
     Busy,
     InProgress,
@@ -20,6 +20,7 @@ from app.errors import (
     NotFound,
     OutOfStock,
     Problem,
+    PromoRefused,
     TooManyPending,
     TwoSellers,
 )  # fmt: skip
@@ -28,6 +29,14 @@ from app.shop import Shop
 
 log = structlog.get_logger(__name__)
 
+WHY_NOT = {
+    "unknown": "there is no such code",
+    "foreign": "it is for other goods",
+    "not_yet": "it is not valid yet",
+    "ended": "it has ended",
+    "used": "you have used it",
+    "exhausted": "others have used it up",
+}
 CLAIM_TRIES = 3  # another checkout may hold rows for the instant of its statement
 
 
@@ -39,6 +48,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     idempotency_key: str
     request_hash: bytes
+    promo: str = ""  # a code, in upper case
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -51,8 +61,8 @@ class Placed(msgspec.Struct, frozen=True):
 async def place(shop: Shop, want: Want) -> Placed:
     """The cart is an order with a payment link.
 
-    Raises: NotFound, TwoSellers, OutOfStock, TooManyPending, KeyReused, InProgress, Busy; ProviderDown when the order
-    stands without a link, which a repeat with the same key mends.
+    Raises: NotFound, TwoSellers, OutOfStock, PromoRefused, TooManyPending, KeyReused, InProgress, Busy; ProviderDown
+    when the order stands without a link, which a repeat with the same key mends.
     """
     pay.gateway(shop, want.provider)
     try:
@@ -93,7 +103,7 @@ async def _refused(
     repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
     if repeat is None and held.short:
         raise _out_of_stock(held.short)
-    if repeat is None and (refusal := await _refusal(shop, want)):
+    if repeat is None and (refusal := await _refusal(shop, want, seller_id)):
         # Asked again after the count: units that our own earlier request has claimed meanwhile are not "sold out".
         repeat = await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key)
         if repeat is None:
@@ -111,7 +121,7 @@ async def _refused(
     return None
 
 
-async def _refusal(shop: Shop, want: Want) -> Problem | None:
+async def _refusal(shop: Shop, want: Want, seller_id: int) -> Problem | None:
     """Why Postgres refuses this cart, if it is more than the instant of another's claim."""
     left = await stock.count(shop.deps.pg, [line.product_id for line in want.cart])
     short = {line.product_id: n for line in want.cart if (n := left[line.product_id]) is not None and n < line.units}
@@ -120,6 +130,10 @@ async def _refusal(shop: Shop, want: Want) -> Problem | None:
     most = shop.deps.settings.pending_orders
     if await orders.pending(shop.deps.pg, want.user_id, most) >= most:
         return TooManyPending(f"{most} of your orders are unpaid: pay one, or wait until one expires", limit=most)
+    if want.promo:
+        ids = [line.product_id for line in want.cart]
+        if reason := await promos.judge(shop.deps.pg, want.promo, want.user_id, seller_id, ids):
+            return PromoRefused(f"the code cannot be used: {WHY_NOT[reason]}; nothing is ordered", reason=reason)
     return None
 
 
@@ -154,6 +168,7 @@ async def _claim(shop: Shop, want: Want, seller_id: int, order_id: UUID) -> orde
         window_s=shop.deps.settings.payment_window_s,
         provider=want.provider,
         most_pending=shop.deps.settings.pending_orders,
+        promo=want.promo,
     )
     return await orders.create(shop.deps.pg, new)
 

@@ -12,7 +12,7 @@ from app.shop import Shop
 log = structlog.get_logger(__name__)
 
 # What every sale owes, each once: notices to admins and to the seller, the referrers' bonuses, the leaderboard.
-FOLLOWS = ["alert", "supply"]
+FOLLOWS = ["alert", "supply", "reward", "rank"]
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -88,7 +88,7 @@ async def from_balance(shop: Shop, order_id: UUID, user_id: int) -> orders.Order
     if paid is not None and paid.outbox_id is not None:
         await settle.ring(shop, paid.outbox_id)
     order = await orders.get(shop.deps.pg, order_id, user_id)
-    if order is None or order.payment_provider == ledger.BALANCE and order.payment_status == "paid":
+    if order is None or (order.payment_provider == ledger.BALANCE and order.payment_status == "paid"):
         return order
     if order.status != "pending":
         return None

@@ -21,8 +21,8 @@ from app.shop import Shop
 
 log = structlog.get_logger(__name__)
 
-# What every refund owes, each once for each sum: the buyer's message, the admins' notice, bonuses back, the leaderboard.
-FOLLOWS = ["tell", "alert"]
+# What every refund owes, each once for each sum: the buyer's message, the admins' notice, bonuses, the leaderboard.
+FOLLOWS = ["tell", "alert", "clawback", "rank"]
 BATCH = 100
 
 

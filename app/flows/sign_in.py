@@ -6,7 +6,7 @@ import msgspec
 
 from app.base import clock
 from app.channels.telegram import initdata
-from app.domain import customers
+from app.domain import customers, referrals
 from app.errors import NotFound
 from app.infra.secrets import Session
 from app.shop import Shop
@@ -34,6 +34,7 @@ async def sign_in(shop: Shop, init_data: str) -> SignedIn:
         username=user.username and user.username[:64],
         language=user.language_code[:16] if len(user.language_code) >= 2 else "en",
         is_admin=user.id in settings.admin_ids(),
+        referrer_id=referrals.user_of(initdata.start_param(init_data)),
     )
     expires_s = now_s + settings.session_ttl_s
     token = tokens.issue(Session(customer.id, customer.role, expires_s))

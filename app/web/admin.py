@@ -112,7 +112,8 @@ class Change(msgspec.Struct, frozen=True):
     user_name: str | None
     role: str
     noun: str
-    product_id: int
+    product_id: int | None
+    promo: str | None  # the code
     what: dict[str, Any]
 
 
@@ -169,7 +170,7 @@ async def change_product(request: Req, product_id: ProductId, data: JSONBody[Edi
     """The fields that you send are changed, unless somebody changed the product after the version that you name."""
     session = acting(request, shop)
     body = await exact(request, Edit)
-    version = _version(request, body)
+    version = seen(request, body.version)
     fields = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     fields.pop("version", None)
     return _answer(await curate.change(shop, session.user_id, product_id, version, fields))
@@ -193,7 +194,7 @@ async def list_changes(
     cursor: Cursor = "",
     limit: Annotated[int, QueryParameter(ge=1, le=curate.MAX_PAGE)] = 50,
 ) -> ChangeList:
-    """What was changed about your products and their stock."""
+    """What was changed about your products, their stock and your promo codes."""
     session = acting(request, shop)
     before = int(cursor or MAX_ID)
     found = await changes.newest(shop.deps.pg, session.user_id, product_id=product_id, before=before, size=limit + 1)
@@ -211,14 +212,14 @@ def acting(request: Req, shop: Shop) -> Session:
     return session
 
 
-def _version(request: Req, body: Edit) -> int:
-    """The version that the caller has seen, by header or body. Raises: Malformed."""
+def seen(request: Req, version: int | UnsetType) -> int:
+    """The version that the caller has seen, by header or as the body names it. Raises: Malformed."""
     header = request.headers.get("if-match", "").strip().removeprefix("W/").strip('"')
     if header and not (header.isascii() and header.isdigit() and 0 < len(header) < 19):
-        raise Malformed("If-Match: the ETag of the product as you have read it")
+        raise Malformed("If-Match: the ETag as you have read it")
     named = {int(header)} if header else set()
-    if body.version is not UNSET:
-        named.add(body.version)
+    if version is not UNSET:
+        named.add(version)
     if len(named) != 1:
         raise Malformed("send the version that you have seen, as If-Match or as `version`")
     return named.pop()
@@ -239,4 +240,4 @@ def _product(card: products.Card) -> Product:
 
 def _change(one: changes.Change) -> Change:
     what = msgspec.json.decode(one.what, type=dict[str, Any])
-    return Change(one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, what)
+    return Change(one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, one.promo, what)

@@ -10,12 +10,12 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.base.ids import parse_id
-from app.domain import goods, orders, stock
+from app.domain import goods, orders, promos, stock
 from app.domain.goods import Good, Owed
 from app.errors import Malformed, NotFound
 from app.flows import checkout
 from app.shop import Shop
-from app.web.bodies import Id, exact
+from app.web.bodies import Id, Line, exact
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
 from app.web.once import Done, Reply, once_only
@@ -32,10 +32,11 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A cart and how to pay for it. There is no price in it: prices are the shop's."""
+    """A cart, how to pay for it, and a promo code if you have one. There is no price in it: prices are the shop's."""
 
     lines: Annotated[list[Wanted], Meta(min_length=1, max_length=orders.MAX_LINES)]
     provider: Annotated[str, Meta(min_length=1, max_length=32)]
+    promo: Annotated[Line, Meta(max_length=64)] | None = None
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -96,6 +97,7 @@ async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> 
     async def work(key: str, print: bytes) -> Done:
         placed = await checkout.place(shop, checkout.Want(
             user_id=session.user_id, cart=cart, provider=body.provider, idempotency_key=key, request_hash=print,
+            promo=promos.spelt(body.promo or ""),
         ))  # fmt: skip
         shown = msgspec.json.encode(view(placed.order))
         return Done(Reply(201, f"/api/orders/{placed.order.id}", shown), placed.repeated)

@@ -5,8 +5,9 @@
 -- $3 username    text
 -- $4 language    text
 -- $5 is_admin    bool
-INSERT INTO users AS u (telegram_id, name, username, language, role)
-VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'admin' ELSE 'buyer' END)
+-- $6 referrer_id int8  -- who brought the user, for one who is new; may be null, or nobody
+INSERT INTO users AS u (telegram_id, name, username, language, role, referrer_id)
+VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'admin' ELSE 'buyer' END, (SELECT r.id FROM users r WHERE r.id = $6))
 ON CONFLICT (telegram_id) DO UPDATE
    SET name = excluded.name, username = excluded.username, language = excluded.language, seen_at = now(),
        role = CASE WHEN $5 THEN 'admin' WHEN u.role = 'admin' THEN 'buyer' ELSE u.role END

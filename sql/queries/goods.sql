@@ -51,5 +51,9 @@ owed AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT 'tell', b.id || ':made:' || $3::int4, jsonb_build_object('order_id', b.id, 'status', 'delivered') FROM became b
     ON CONFLICT (kind, key) DO NOTHING
-    RETURNING id)
+    RETURNING id),
+ranked AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'rank', b.id || ':made:' || $3::int4, jsonb_build_object('order_id', b.id) FROM became b
+    ON CONFLICT (kind, key) DO NOTHING)
 SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;

@@ -1,7 +1,7 @@
 -- name: create_order :opt Created
 -- One order with its claimed units, its audit line and its payment about to be opened, or nothing at all.
--- No row: not every line can be had, or this user has used this key before, or has no slot for another unpaid order.
--- Prices come from the view alone.
+-- No row: not every line can be had, or this user has used this key before, or has no slot for another unpaid order, or
+-- may not use the promo code (any more). Prices come from the view alone; a code that makes nothing cheaper is not used.
 -- $1 order_id        uuid
 -- $2 user_id         int8
 -- $3 seller_id       int8
@@ -12,51 +12,56 @@
 -- $8 window_s        int4
 -- $9 provider        text
 -- $10 most_pending   int4      -- unpaid orders that one buyer may have
-WITH slots AS (
-    SELECT n FROM generate_series(1, $10::int) n
-     WHERE NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.status = 'pending' AND o.slot = n)
-     ORDER BY random() LIMIT 1),  -- by chance, so that orders of one buyer at the same time seldom want the same one
+-- $11 promo          text      -- upper case; empty: none
+WITH slots AS (  -- by chance, so that orders of one buyer at the same time seldom want the same one
+    SELECT n FROM generate_series(1, $10::int) n WHERE NOT EXISTS (
+        SELECT FROM orders o WHERE o.user_id = $2 AND o.status = 'pending' AND o.slot = n) ORDER BY random() LIMIT 1),
+promo AS (  -- locked before any unit is, so that who waits here keeps none from others
+    SELECT p.id, p.slot FROM open_promos p
+     WHERE p.code = $11 AND (p.seller_id IS NULL OR p.seller_id = $3) AND (p.product_id IS NULL OR p.product_id = ANY ($4))
+       AND NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.promo_id = p.id AND o.promo_slot = p.slot
+                          AND o.status NOT IN ('expired', 'cancelled'))
+     ORDER BY random() LIMIT 1 FOR UPDATE),
 wanted AS (
     SELECT w.product_id, w.quantity FROM slots, unnest($4::bigint[], $5::int[]) AS w (product_id, quantity)
-     WHERE NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.idempotency_key = $6)),
+     WHERE ($11 = '' OR EXISTS (SELECT FROM promo))
+       AND NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.idempotency_key = $6)),
 claimed AS (
     SELECT c.id FROM wanted w CROSS JOIN LATERAL (
         SELECT s.id FROM stock_items s
          WHERE s.product_id = w.product_id AND s.state = 'available' AND (s.expires_at IS NULL OR s.expires_at > now())
            AND (s.sealed IS NOT NULL OR (SELECT p.kind FROM products p WHERE p.id = w.product_id) = 'shipped')
-         ORDER BY s.discount_bp DESC, s.received_at, s.id
-         LIMIT w.quantity FOR UPDATE SKIP LOCKED) c),
+         ORDER BY s.discount_bp DESC, s.received_at, s.id LIMIT w.quantity FOR UPDATE SKIP LOCKED) c),
 -- LIMIT 1 keeps each look a look at one product: as a plain join the whole shelf is read for every order.
 picked AS (
     SELECT v.* FROM claimed c CROSS JOIN LATERAL (
-        SELECT a.* FROM available_stock_with_discounts a WHERE a.stock_item_id = c.id LIMIT 1) v
+        SELECT a.* FROM stock_with_promos a WHERE a.stock_item_id = c.id AND a.code = $11 LIMIT 1) v
     UNION ALL
     SELECT v.* FROM wanted w CROSS JOIN LATERAL (
-        SELECT a.* FROM available_stock_with_discounts a
-         WHERE a.product_id = w.product_id AND a.stock_item_id IS NULL LIMIT 1) v
-     CROSS JOIN generate_series(1, w.quantity)),
+        SELECT a.* FROM stock_with_promos a WHERE a.product_id = w.product_id AND a.stock_item_id IS NULL AND a.code = $11
+         LIMIT 1) v CROSS JOIN generate_series(1, w.quantity)),
 fits AS (
-    SELECT sum(p.final_price_minor)::bigint AS total_minor, min(p.currency) AS currency FROM picked p
-    HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.final_price_minor) > 0
+    SELECT sum(p.price_minor)::bigint AS total_minor, min(p.currency) AS currency,
+           bool_or(p.price_minor < p.final_price_minor) AS cheaper FROM picked p
+    HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.price_minor) > 0
        AND min(p.currency) = max(p.currency) AND min(p.seller_id) = $3 AND max(p.seller_id) = $3),
 made AS (
-    INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at, slot)
-    SELECT $1, $2, $3, f.currency, f.total_minor, $6, $7, now() + $8::int * interval '1 second', s.n FROM fits f, slots s
-    ON CONFLICT DO NOTHING  -- on the key, or on the slot
-    RETURNING id, number, currency, total_minor, expires_at),
-held AS (
-    UPDATE stock_items s SET state = 'held' FROM made m
-     WHERE s.id = ANY (ARRAY(SELECT p.stock_item_id FROM picked p))),
+    INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at, slot,
+                        promo_id, promo_slot)
+    SELECT $1, $2, $3, f.currency, f.total_minor, $6, $7, now() + $8::int * interval '1 second', s.n, r.id, r.slot
+      FROM fits f CROSS JOIN slots s LEFT JOIN promo r ON f.cheaper
+    ON CONFLICT DO NOTHING  -- on the key, or on a slot
+    RETURNING id, number, currency, total_minor, expires_at, promo_id),
+used AS (UPDATE promos p SET uses = p.uses + 1 FROM made m WHERE p.id = m.promo_id),
+held AS (UPDATE stock_items s SET state = 'held' FROM made m WHERE s.id = ANY (ARRAY(SELECT p.stock_item_id FROM picked p))),
 lines AS (
     INSERT INTO order_items (order_id, position, product_id, title, kind, stock_item_id, list_price_minor, price_minor)
     SELECT m.id, row_number() OVER (ORDER BY p.product_id, p.received_at, p.stock_item_id), p.product_id, p.title,
-           p.kind, p.stock_item_id, p.list_price_minor, p.final_price_minor FROM picked p, made m),
-noted AS (
-    INSERT INTO order_events (order_id, to_status, role, user_id) SELECT m.id, 'pending', 'buyer', $2 FROM made m),
+           p.kind, p.stock_item_id, p.list_price_minor, p.price_minor FROM picked p, made m),
+noted AS (INSERT INTO order_events (order_id, to_status, role, user_id) SELECT m.id, 'pending', 'buyer', $2 FROM made m),
 opening AS (
     INSERT INTO payments (order_id, provider, amount_minor, currency)
-    SELECT m.id, $9, m.total_minor, m.currency FROM made m WHERE $9 <> 'balance'
-    RETURNING id)
+    SELECT m.id, $9, m.total_minor, m.currency FROM made m WHERE $9 <> 'balance' RETURNING id)
 SELECT m.number, m.currency, m.total_minor, m.expires_at, now() AS opened_at, coalesce(y.id, 0) AS payment_id
   FROM made m LEFT JOIN opening y ON true;
 
@@ -174,7 +179,7 @@ SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
 -- $1 grace_s int4
 -- $2 size    int8
 WITH late AS (
-    SELECT o.id, o.seller_id FROM orders o
+    SELECT o.id, o.seller_id, o.promo_id, o.promo_slot FROM orders o
      WHERE o.status = 'pending' AND o.expires_at < now() - $1::int * interval '1 second'
        -- Counts, and not NOT EXISTS: an anti-join would read every unsettled event for each sweep.
        AND (SELECT count(*) FROM payments p JOIN outbox b ON b.payload ->> 'invoice_id' = p.invoice_id
@@ -190,7 +195,13 @@ freed AS (
     UPDATE order_items i SET state = 'released' FROM late l WHERE i.order_id = l.id AND i.state = 'held'
     RETURNING i.order_id, i.product_id, i.stock_item_id),
 back AS (
-    UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held')
+    UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held'),
+promos_back AS (  -- in the order of ids, so that sweeps side by side do not wait for each other
+    SELECT p.id, b.uses FROM promos p JOIN (
+        SELECT l.promo_id, count(*) AS uses FROM late l WHERE l.promo_slot IS NOT NULL GROUP BY l.promo_id) b
+        ON b.promo_id = p.id ORDER BY p.id FOR UPDATE OF p),
+unused AS (
+    UPDATE promos p SET uses = p.uses - b.uses FROM promos_back b WHERE p.id = b.id)
 SELECT l.id AS order_id, l.seller_id, array_agg(DISTINCT f.product_id) AS product_ids
   FROM late l JOIN freed f ON f.order_id = l.id GROUP BY l.id, l.seller_id;
 
@@ -231,7 +242,7 @@ back AS (
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, note)
     SELECT f.id, 'expired', 'pending', 'system', 'paid late, its goods claimed again' FROM fits f)
-UPDATE orders o SET status = 'pending', slot = NULL, expires_at = now() + $2::int * interval '1 second'
+UPDATE orders o SET status = 'pending', slot = NULL, promo_slot = NULL, expires_at = now() + $2::int * interval '1 second'
   FROM fits f WHERE o.id = f.id
 RETURNING o.seller_id, (SELECT coalesce(array_agg(c.product_id), '{}') FROM counted c) AS product_ids;
 
@@ -241,7 +252,9 @@ RETURNING o.seller_id, (SELECT coalesce(array_agg(c.product_id), '{}') FROM coun
 -- $2 user_id  int8
 WITH target AS (
     UPDATE orders o SET status = 'cancelled' WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending'
-    RETURNING o.id, o.seller_id),
+    RETURNING o.id, o.seller_id, o.promo_id, o.promo_slot),
+unused AS (
+    UPDATE promos p SET uses = p.uses - 1 FROM target t WHERE p.id = t.promo_id AND t.promo_slot IS NOT NULL),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, user_id)
     SELECT t.id, 'pending', 'cancelled', 'buyer', $2 FROM target t),

@@ -57,7 +57,7 @@ class Market:
         return buyer, order, str(await self.world.scalar(invoice, UUID(order))), product
 
     async def post(self, name: str, sent: Sent, **more: str) -> httpx.Response:
-        headers = [(k, v.encode()) for k, v in (sent[1] | more).items()]
+        headers = [(k.encode(), v.encode()) for k, v in (sent[1] | more).items()]
         return await self.world.http.post(f"/api/webhook/payment/{name}", content=sent[0], headers=headers)
 
     async def rows(self) -> tuple[int, ...]:

@@ -18,7 +18,10 @@ HOT = (
     "customers/find_recipient", "goods/read_goods", "inbox/store_event", "inbox/ignore_event", "orders/create_order",
     "orders/find_repeat", "orders/count_pending",
     "orders/get_order", "orders/link_order", "orders/list_orders", "orders/deliver_order", "orders/expire_orders",
-    "outbox/claim_job", "outbox/finish_job", "outbox/extend_job", "outbox/retry_job", "outbox/bury_job",
+    "leaderboard/sum_savings", "leaderboard/sum_own", "leaderboard/name_users", "promos/judge_promo",
+    "referrals/reward_order", "referrals/claw_back", "referrals/count_invited", "referrals/sum_earned",
+    "reviews/pay_cashback", "outbox/claim_job", "outbox/finish_job", "outbox/extend_job", "outbox/retry_job",
+    "outbox/bury_job",
     "outbox/due_jobs", "payments/fail_payment", "payments/open_payment", "payments/settle_payment",
     "payments/credit_payment", "payments/close_payment", "ledger/pay_from_balance", "ledger/list_balances",
     "ledger/list_postings", "orders/cancel_order", "orders/revive_order", "inbox/conclude_event",
@@ -43,6 +46,8 @@ INSERT INTO users (telegram_id, name) SELECT n, 'user' FROM generate_series(1, 2
 INSERT INTO products (seller_id, title, category, kind, currency, list_price_minor, lead_time_h)
 SELECT 1 + n % 20, 'title', 'category ' || n % 10, (ARRAY['unit', 'unit', 'shipped', 'shared', 'made'])[1 + n % 5],
        'RUB', 1000, CASE WHEN n % 5 = 4 THEN 1 END FROM generate_series(1, 1500) n;
+INSERT INTO promos (code, discount_bp, most_uses) SELECT 'CODE-' || n, 500, 100 FROM generate_series(1, 1000) n;
+UPDATE users SET referrer_id = id / 3 WHERE id % 4 = 0;
 INSERT INTO shared_goods SELECT id, 'sealed' FROM products WHERE kind = 'shared';
 INSERT INTO stock_items (id, product_id, state, sealed, fingerprint)
 SELECT gen_random_uuid(), 1 + n % 1500, CASE WHEN n < 16000 THEN 'sold' ELSE 'available' END, 'sealed', n::text::bytea
@@ -50,8 +55,10 @@ SELECT gen_random_uuid(), 1 + n % 1500, CASE WHEN n < 16000 THEN 'sold' ELSE 'av
 INSERT INTO orders (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at)
 SELECT gen_random_uuid(), 1 + n % 2000, 1 + n % 20, CASE WHEN n % 100 = 0 THEN 'pending' ELSE 'delivered' END, 'RUB',
        1000, n::text, sha256('x'), now() FROM generate_series(1, 12000) n;
-INSERT INTO order_items (order_id, position, product_id, title, kind, list_price_minor, price_minor)
-SELECT id, 1, 1 + number % 1500, 'title', 'made', 1000, 1000 FROM orders;
+INSERT INTO order_items
+    (order_id, position, product_id, title, kind, list_price_minor, price_minor, state, delivered_at)
+SELECT id, 1, 1 + number % 1500, 'title', 'made', 1000, 900, 'delivered', now() - number * interval '1 minute'
+  FROM orders;
 INSERT INTO order_events (order_id, to_status, role) SELECT id, 'pending', 'buyer' FROM orders;
 INSERT INTO reviews (product_id, user_id, order_id, rating)
 SELECT 1 + number % 1500, min(user_id), gen_random_uuid(), 5 FROM orders GROUP BY 1, user_id;
@@ -71,6 +78,8 @@ INSERT INTO refunds (id, order_id, target, amount_minor, currency, state, reason
 SELECT gen_random_uuid(), id, 'balance', 1, 'RUB', 'done', 'admin', 'key' FROM orders;
 INSERT INTO made_goods (order_id, position, sealed) SELECT id, 1, 'sealed' FROM orders;
 SET session_replication_role = origin;
+INSERT INTO referral_bonuses (order_id, level, user_id, amount_minor, currency)
+SELECT id, 1, user_id, 100, 'RUB' FROM orders WHERE number % 3 = 0;
 ANALYZE;
 """
 

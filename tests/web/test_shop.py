@@ -34,6 +34,7 @@ PROBLEMS: dict[type[errors.Problem], tuple[int, str, str]] = {
     errors.InProgress: (409, "in-progress", "Already in progress"),
     errors.TwoSellers: (409, "two-sellers", "One seller per order"),
     errors.TooManyPending: (409, "too-many-pending", "Too many unpaid orders"),
+    errors.PromoRefused: (409, "promo-refused", "Promo code refused"),
     errors.TooLarge: (413, "too-large", "Body too large"),
     errors.UnsupportedMedia: (415, "unsupported-media", "Unsupported media type"),
     errors.KeyReused: (422, "key-reused", "Idempotency-Key reused"),

@@ -61,6 +61,11 @@ def verify(init_data: str, bot_token: str, *, now_s: int, max_age_s: int) -> Tel
     return user
 
 
+def start_param(init_data: str) -> str:
+    """What the link that opened the Mini App carried; empty when nothing. Only for what `verify` has let pass."""
+    return _fields(init_data).get("start_param", "")
+
+
 def _fields(init_data: str) -> dict[str, str]:
     try:
         if len(init_data.encode()) > MAX_BYTES:
