@@ -137,9 +137,23 @@ export const api = {
     return asAnyone(`/api/products/${encodeURIComponent(id)}/reviews?${asked}`, signal);
   },
   review: (id, body) => asBuyer("PUT", `/api/products/${encodeURIComponent(id)}/review`, { body: JSON.stringify(body) }),
+  me: (signal) => asBuyer("GET", "/api/me", { signal }),
+  balance({ before, limit }, signal) {
+    const asked = new URLSearchParams({ limit });
+    if (before) asked.set("before", before);
+    return asBuyer("GET", `/api/balance?${asked}`, { signal });
+  },
+  referrals: (signal) => asBuyer("GET", "/api/referrals", { signal }),
+  leaderboard: (asked, signal) => asAnyone(`/api/leaderboard?${new URLSearchParams(asked)}`, signal),
   createOrder: (body, key) => asBuyer("POST", "/api/orders", { body, key }),
-  orders: (signal) => asBuyer("GET", "/api/orders", { signal }),
+  orders({ before, limit }, signal) {
+    const asked = new URLSearchParams({ limit });
+    if (before) asked.set("before", before);
+    return asBuyer("GET", `/api/orders?${asked}`, { signal });
+  },
   order: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}`, { signal }),
+  payOrder: (id, body, key) => asBuyer("POST", `/api/orders/${encodeURIComponent(id)}/payments`, { body, key }),
+  cancelOrder: (id) => asBuyer("PATCH", `/api/orders/${encodeURIComponent(id)}/status`, { body: JSON.stringify({ status: "cancelled" }) }),
   goods: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}/goods`, { signal }),
 };
 

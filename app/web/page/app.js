@@ -5,12 +5,15 @@ import { cart } from "./cart.js";
 import { h, hidden, icon, put } from "./dom.js";
 import { lang, t } from "./i18n.js";
 import { backButton, initData, start } from "./telegram.js";
+import { balance } from "./view-balance.js";
 import { basket } from "./view-cart.js";
 import { catalog } from "./view-catalog.js";
+import { invite } from "./view-invite.js";
 import { order } from "./view-order.js";
 import { orders } from "./view-orders.js";
 import { product } from "./view-product.js";
 import { rate } from "./view-rate.js";
+import { savers } from "./view-savers.js";
 
 const ROUTES = [
   { path: /^\/$/, view: catalog, tab: "shop", title: "catalog" },
@@ -18,6 +21,9 @@ const ROUTES = [
   { path: /^\/p\/(\d{1,18})\/rate$/, view: rate, tab: "shop", deep: true, title: "rateIt" },
   { path: /^\/cart$/, view: basket, tab: "cart", deep: true, title: "cart" },
   { path: /^\/orders$/, view: orders, tab: "orders", deep: true, title: "orders" },
+  { path: /^\/balance$/, view: balance, tab: "orders", deep: true, title: "balance" },
+  { path: /^\/invite$/, view: invite, tab: "orders", deep: true, title: "invite" },
+  { path: /^\/savers$/, view: savers, tab: "orders", deep: true, title: "savers" },
   { path: /^\/o\/([\w-]{1,64})$/, view: order, tab: "orders", deep: true, title: "orders" },
 ];
 const TABS = [["shop", "#/", "shop"], ["cart", "#/cart", "cart"], ["orders", "#/orders", "list"]];

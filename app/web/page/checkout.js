@@ -1,34 +1,40 @@
-// Buying one cart, exactly once.
-// The Idempotency-Key belongs to one attempt at one cart: it is stored before the first call, every repeat carries it,
-// and only a final answer lets it go. A changed cart is another attempt and gets another key.
+// Buying one cart, or paying one order another way, exactly once.
+// The Idempotency-Key belongs to one attempt at one body: it is stored before the first call, every repeat carries it,
+// and only a final answer lets it go. A changed cart (or way to pay) is another attempt and gets another key.
 
 import { Problem, api, pauseBefore, wait } from "./api.js";
 import { session } from "./store.js";
 
-const PROVIDER = document.querySelector('meta[name="torg-provider"]')?.content || "crystalpay";
 const PATIENCE = 6; // calls, the first included
 const FINAL = new Set([400, 403, 404, 413, 415, 422]);
 
 // -> {order, payment}; throws Problem. `onWait` is told when the page repeats by itself.
-export async function buy(group, onWait) {
-  const body = JSON.stringify({
-    lines: group.lines.map((line) => ({ product_id: line.id, quantity: line.quantity })),
-    provider: PROVIDER,
-  });
-  const slot = `attempt.${group.key}`;
+// A problem that names an `order_id` left that order standing: it is paid from its own page, not by buying once more.
+export function buy(group, { provider, promo }, onWait) {
+  const lines = group.lines.map((line) => ({ product_id: line.id, quantity: line.quantity }));
+  const body = JSON.stringify(promo ? { lines, provider, promo } : { lines, provider });
+  return insist(`attempt.${group.key}`, body, api.createOrder, onWait);
+}
+
+export function payAgain(id, provider, onWait) {
+  return insist(`pay.${id}`, JSON.stringify({ provider }), (body, key) => api.payOrder(id, body, key), onWait);
+}
+
+async function insist(slot, body, send, onWait) {
   const kept = session.get(slot);
   const key = kept?.body === body ? kept.key : newKey();
   session.set(slot, { key, body });
 
   for (let call = 1; ; call += 1) {
     try {
-      const answer = await api.createOrder(body, key);
+      const answer = await send(body, key);
       session.drop(slot);
       return answer;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (isFinal(error)) session.drop(slot);
       const pause = call < PATIENCE ? pauseBefore(error, call) : null;
+      if (pause == null && error.facts.order_id) session.drop(slot);
       if (pause == null) throw error;
       onWait();
       await wait(pause);

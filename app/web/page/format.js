@@ -33,6 +33,11 @@ export function money(minor, currency) {
   return moneyParts(minor, currency).map((part) => part.value).join("");
 }
 
+// What came has a plus, what went a minus.
+export function signed(minor, currency) {
+  return `${minor < 0 ? "−" : "+"}${money(Math.abs(minor), currency)}`;
+}
+
 export function when(iso) {
   const date = new Date(iso);
   if (Number.isNaN(date.getTime())) return "";
@@ -54,8 +59,8 @@ export function hours(count) {
   return new Intl.NumberFormat(lang, { style: "unit", unit, unitDisplay: "long" }).format(value);
 }
 
-export function percent(value) {
-  return new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: 0 }).format(value / 100);
+export function percent(value, digits = 0) {
+  return new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits }).format(value / 100);
 }
 
 // 4 -> "4.0"

@@ -4,7 +4,7 @@ import { api, wait } from "./api.js";
 import { cart } from "./cart.js";
 import { h, hidden, icon, toast } from "./dom.js";
 import { money, moneyParts, percent, tenths } from "./format.js";
-import { t } from "./i18n.js";
+import { refusalSaid, statusName, t } from "./i18n.js";
 import { tap } from "./telegram.js";
 
 const KIND_ICONS = { unit: "key", shared: "file", made: "clock", shipped: "box" };
@@ -92,6 +92,21 @@ export function blank(name, head, hint, ...actions) {
     h("div", { class: "blank-icon" }, icon(name)), h("h2", {}, head), hint && h("p", {}, hint), ...actions);
 }
 
+// Copies what `element` shows; where no clipboard is, it is left selected.
+export async function copy(content, element) {
+  tap();
+  try {
+    await navigator.clipboard.writeText(content);
+    toast(t("copied"));
+  } catch {
+    // No clipboard in this frame: select it, try the old way, and leave it selected if that fails too.
+    getSelection().selectAllChildren(element);
+    let done = false;
+    try { done = document.execCommand("copy"); } catch { /* refused */ }
+    toast(t(done ? "copied" : "copyFailed"));
+  }
+}
+
 export function linkButton(href, text, look = "") {
   return h("a", { class: `button ${look}`, href }, text);
 }
@@ -111,18 +126,33 @@ const HEADS = {
   "/problems/two-sellers": ["twoSellers"],
   "/problems/too-many-pending": ["tooManyPending", "tooManyPendingHint", "all"],
   "/problems/too-many-requests": ["tooFast", "tooFastHint", "all"],
-  "/problems/provider-down": ["providerDown", "providerHint"],
+  "/problems/provider-down": ["providerDown", "providerHint", "all"],
   "/problems/busy": ["busy", "failedLook"],
   "/problems/in-progress": ["inProgress", "inProgressHint"],
+  "/problems/not-enough": ["notEnough", "", "all"],
+  "/problems/promo-refused": ["promoRefused", "", "all"],
+  "/problems/conflict": ["conflict", "conflictHint", "all"],
 };
 
-// Our words for what we know, the server's own `detail` beside them where it adds something.
-export function explain(error, fallback = "failedLook") {
+// Our words for what we know, the server's own `detail` beside them where it adds something; `currency` is that of the
+// order in question.
+export function explain(error, fallback = "failedLook", currency = null) {
   const [head, hint, all] = HEADS[error.type] ?? [];
+  const said = factsSaid(error, currency) ?? (hint && t(hint, { n: error.retryAfterS ?? 10 }));
   return {
     head: head ? t(head) : error.title || t("failed"),
-    text: [hint && t(hint, { n: error.retryAfterS ?? 10 }), !all && error.detail].filter(Boolean).join(" ") || (head ? "" : t(fallback)),
+    text: [said, !all && error.detail].filter(Boolean).join(" ") || (head ? "" : t(fallback)),
   };
+}
+
+function factsSaid({ type, facts = {}, detail }, currency) {
+  if (type === "/problems/promo-refused") return refusalSaid(facts.reason) || detail;
+  if (type === "/problems/not-enough" && currency) {
+    return t("notEnoughHint", { has: money(facts.balance_minor ?? 0, currency), price: money(facts.total_minor ?? 0, currency) });
+  }
+  if (type !== "/problems/conflict") return null;
+  if (facts.order_status) return facts.order_status === "pending" ? t("timeUp") : t("orderIs", { status: statusName(facts.order_status) });
+  return facts.order_id ? t("wayRefused") : null;
 }
 
 export function failure(error, onRetry) {

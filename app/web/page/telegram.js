@@ -144,6 +144,16 @@ export function openPayment(url) {
   return true;
 }
 
+// To a chat of the buyer's choice: by Telegram, else by what the phone shares with.
+export function shareLink(url, text) {
+  const path = `/share/url?url=${encodeURIComponent(url)}&text=${encodeURIComponent(text)}`;
+  const app = window.Telegram?.WebApp;
+  if (app?.openTelegramLink) app.openTelegramLink(`https://t.me${path}`);
+  else if (bridged()) tell("web_app_open_tg_link", { path_full: path });
+  else if (navigator.share) navigator.share({ url, text }).catch(() => {}); // refused is an answer too
+  else window.open(`https://t.me${path}`, "_blank", "noopener");
+}
+
 export function webAddress(text) {
   try {
     return /^https?:$/.test(new URL(text).protocol);

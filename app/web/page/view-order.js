@@ -4,8 +4,9 @@ import { api, serverNow } from "./api.js";
 import { h, icon, put, toast } from "./dom.js";
 import { clock, countdown, money, when } from "./format.js";
 import { spelled, statusName, statusSaid, t } from "./i18n.js";
-import { amount, backLink, blank, button, explain, failure, kindBadge, linkButton, loading, skeleton, title, waitAwake, warning } from "./parts.js";
-import { openPayment, tap, webAddress } from "./telegram.js";
+import { payPanel } from "./order-pay.js";
+import { amount, backLink, blank, button, copy, explain, failure, kindBadge, linkButton, loading, skeleton, title, waitAwake, warning } from "./parts.js";
+import { webAddress } from "./telegram.js";
 import { rateLink } from "./view-rate.js";
 
 const FIRST_MS = 1_000;
@@ -15,7 +16,7 @@ const SLOW_MS = 30_000; // while a seller works, or after the time ran out
 const WAITING = new Set(["pending", "payment_pending"]);
 const ENDED = new Set(["delivered", "completed", "cancelled", "refunded", "partially_refunded"]);
 const FAILED = new Set(["cancelled", "expired", "refunded", "partially_refunded", "issue_reported"]);
-const NO_GOODS = new Set(["pending", "payment_pending", "cancelled", "expired"]);
+const UNSOLD = new Set(["cancelled", "expired"]);
 const RATED = new Set(["delivered", "completed"]);
 const OWES_GOODS = new Set(["preorder", "partially_delivered", "delivered", "shipped", "completed"]); // no answer is a fault
 
@@ -31,6 +32,15 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
   let shown = "";
   let pause = FIRST_MS;
   let status = null;
+  let trouble = state?.trouble; // of the checkout that led here, until something is tried
+  if (trouble) history.replaceState({ ...history.state, trouble: null }, ""); // and not again after a way back here
+  let nap = new AbortController();
+  const changed = () => {
+    trouble = null;
+    pause = FIRST_MS;
+    nap.abort();
+  };
+  signal.addEventListener("abort", () => nap.abort());
   while (!signal.aborted) {
     try {
       const now = await look(id, signal);
@@ -41,11 +51,11 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
         pause = FIRST_MS;
       }
       if (print !== shown) {
-        draw(root, now, { signal, moved: state?.moved, rerun });
+        draw(root, now, { signal, state, trouble, changed, rerun });
         name(t("order", { n: now.order.number }), !shown);
         shown = print;
       }
-      if (ENDED.has(spelled(status)) && !now.problem) return;
+      if (ENDED.has(spelled(status)) && !now.problem && !now.owed.length) return;
     } catch (error) {
       if (signal.aborted) return;
       if (!shown || error.status === -1) {
@@ -54,7 +64,8 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
       }
       pause = Math.max(pause, (error.retryAfterS ?? 0) * 1_000, 3_000); // what is on the page stays; we ask again
     }
-    await waitAwake(pause, signal);
+    nap = new AbortController();
+    await waitAwake(pause, nap.signal);
     const brisk = WAITING.has(status) || status === "paid";
     pause = Math.min(pause * 1.4, brisk ? QUICK_MS : SLOW_MS);
   }
@@ -71,7 +82,7 @@ function dead(error, rerun) {
 async function look(id, signal) {
   const { order: found, payment } = await api.order(id, signal);
   const seen = { order: found, payment, goods: [], owed: [], problem: null };
-  if (NO_GOODS.has(spelled(found.status))) return seen;
+  if (WAITING.has(found.status) || UNSOLD.has(spelled(found.status))) return seen;
   try {
     const { goods, owed } = await api.goods(id, signal);
     return { ...seen, goods, owed };
@@ -81,14 +92,14 @@ async function look(id, signal) {
   }
 }
 
-function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved, rerun }) {
+function draw(root, { order: o, payment, goods, owed, problem }, { rerun, ...how }) {
   const focused = root.contains(document.activeElement);
   put(root, backLink("#/orders", t("orders")),
     h("div", { class: "order-head" }, title(t("order", { n: o.number })),
       h("span", { class: `pill ${tone(o.status)}` }, statusName(o.status))),
     h("div", { class: "order-view" },
       h("div", { class: "order-main" },
-        statusPanel(o, payment, moved, signal),
+        statusPanel(o, payment, owed, how),
         problem && warning(problem.head, problem.text, button(t("retry"), rerun, "quiet")),
         goods.length > 0 && h("section", { class: "panel goods" }, h("h2", {}, t("goods")), h("ul", {}, goods.map((item, at) => good(item, at, goods.length)))),
         owed.length > 0 && h("section", { class: "panel" }, h("h2", {}, t("owed")), h("ul", { class: "owed" }, owed.map(debt)))),
@@ -96,17 +107,26 @@ function draw(root, { order: o, payment, goods, owed, problem }, { signal, moved
   if (focused) root.querySelector("h1").focus({ preventScroll: true });
 }
 
-function statusPanel(o, payment, moved, signal) {
+function statusPanel(o, payment, owed, { signal, state, trouble, changed }) {
   const waiting = WAITING.has(o.status);
-  const said = statusSaid(o.status);
-  const url = waiting && webAddress(payment?.url) ? payment.url : null;
+  const lost = UNSOLD.has(spelled(o.status)) && o.credited_minor > 0;
   return h("section", { class: "panel status" },
     !FAILED.has(spelled(o.status)) && steps(o),
-    said && h("p", { class: "said" }, said),
-    waiting && moved && warning(t("totalMoved", { price: money(o.total_minor, o.currency) })),
-    url && button([icon("link"), t("openPay")], () => openPayment(url), "main wide"),
-    waiting && !url && h("p", { class: "hint" }, t("noPayLink")),
-    waiting && o.expires_at && held(o.expires_at, signal));
+    h("p", { class: "said" }, [statusSaid(o.status), promise(o, owed)].filter(Boolean).join(" ")),
+    waiting && state?.moved && warning(t("totalMoved", { price: money(o.total_minor, o.currency) })),
+    state?.promo > 0 && h("p", { class: "cheer" }, icon("gift"), t("promoSaved", { price: money(state.promo, o.currency) })),
+    state?.promo === 0 && h("p", { class: "hint" }, icon("gift"), t("promoVain")),
+    waiting && o.expires_at && held(o.expires_at, signal),
+    waiting && payPanel({ o, payment, trouble, signal, changed }),
+    lost && h("p", { class: "said" }, t("creditKept", { price: money(o.credited_minor, o.currency) })),
+    (lost || o.refunded_minor > 0) && linkButton("#/balance", t("toBalance"), "quiet"),
+    UNSOLD.has(spelled(o.status)) && linkButton("#/", t("toShop"), "quiet"));
+}
+
+// When all that is being made will be there.
+function promise(o, owed) {
+  const due = owed.map((item) => item.due_at).filter(Boolean).sort().at(-1);
+  return o.status === "preorder" && due ? t("readyBy", { time: when(due) }) : "";
 }
 
 function steps(o) {
@@ -142,20 +162,6 @@ function good(item, at, count) {
       link && h("a", { class: "button quiet", href: link, target: "_blank", rel: "noopener noreferrer" }, icon("link"), t("openLink"))));
 }
 
-async function copy(content, element) {
-  tap();
-  try {
-    await navigator.clipboard.writeText(content);
-    toast(t("copied"));
-  } catch {
-    // No clipboard in this frame: select it, try the old way, and leave it selected if that fails too.
-    getSelection().selectAllChildren(element);
-    let done = false;
-    try { done = document.execCommand("copy"); } catch { /* refused */ }
-    toast(t(done ? "copied" : "copyFailed"));
-  }
-}
-
 function debt(item) {
   return h("li", {}, icon(item.kind === "shipped" ? "box" : "clock"),
     h("div", {}, h("strong", {}, item.title),
@@ -172,6 +178,7 @@ function contents(o, goods) {
         rated(line) && rateLink({ id: line.product_id, title: line.title }, "rate-line")),
       amount(line.total_minor, o.currency)))),
     h("p", { class: "total" }, h("span", {}, t("total")), amount(o.total_minor, o.currency)),
+    o.refunded_minor > 0 && h("p", { class: "total back-money" }, h("span", {}, t("returned")), amount(o.refunded_minor, o.currency)),
     h("p", { class: "hint" }, t("placedAt", { time: when(o.created_at) })),
     o.paid_at && h("p", { class: "hint" }, t("paidAt", { time: when(o.paid_at) })));
 }
