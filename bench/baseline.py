@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ CONNECTIONS = 16  # as many as `torg web` and `torg worker` have together
 WIDEST = 4  # queries side by side in the parallelised handler: one connection carries one query at a time
 
 Req = Request[Any, Any, Any]
+Queries = tuple[tuple[str, tuple[object, ...]], ...]
 
 # The source's list, in its order (000-payment-webhook.md, "Текущая последовательность запросов в webhook").
 FIND_PAYMENT = "SELECT order_id FROM payments WHERE provider = 'crystalpay' AND invoice_id = $1"
@@ -69,7 +70,7 @@ READ_REFERRAL = "SELECT count(*) FROM orders WHERE user_id = $1 AND paid_at IS N
 
 # Every query with arguments that nothing in the database has: each connection prepares them before it is measured.
 NOBODY, NOTHING = UUID(int=0), "no-such-invoice"
-WARM_UP: tuple[tuple[str, tuple[object, ...]], ...] = (
+WARM_UP: Queries = (
     (FIND_PAYMENT, (NOTHING,)), (FIND_ORDER, (NOBODY,)), (READ_ITEMS, (NOBODY,)), (CHECK_STOCK, ([NOBODY],)),
     (SET_PAYMENT, (NOBODY, NOTHING)), (SET_STATUS, (NOBODY,)), (READ_FOR_NOTICE, (NOBODY,)), (READ_NAMES, (NOBODY,)),
     (READ_USER, (0,)), (READ_ADMINS, ()), (BOOK, (NOBODY, NOTHING)), (HAND_OVER, (NOBODY,)), (CLOSE, (NOBODY,)),
@@ -150,11 +151,13 @@ class Desk:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, url: str, connections: int = CONNECTIONS) -> AsyncIterator["Desk"]:
+    async def opened(
+        cls, url: str, connections: int = CONNECTIONS, queries: Queries = WARM_UP
+    ) -> AsyncIterator["Desk"]:
         desk = cls()
         opened = await asyncio.gather(*(asyncpg.connect(url) for _ in range(connections)))
         try:
-            await asyncio.gather(*(warm(connection) for connection in opened))
+            await asyncio.gather(*(warm(connection, queries) for connection in opened))
             for connection in opened:
                 desk.free.put_nowait(connection)
             yield desk
@@ -172,8 +175,8 @@ class Desk:
                 self.free.put_nowait(connection)
 
 
-async def warm(connection: Any) -> None:
-    for text, args in WARM_UP:
+async def warm(connection: Any, queries: Queries = WARM_UP) -> None:
+    for text, args in queries:
         await connection.fetch(text, *args)
 
 
@@ -216,12 +219,12 @@ def create_app(settings: Settings) -> Litestar:
     return Litestar(handlers, lifespan=[lifespan], openapi_config=None, logging_config=None, debug=False)
 
 
-def start(block: Start, port: int) -> Child:
-    """Both handlers are served by one more process of the block, on this port."""
-    log = block.log_dir / "baseline.log"
+def start(block: Start, port: int, name: str = "baseline") -> Child:
+    """The handlers of bench/<name>.py are served by one more process of the block, on this port."""
+    log = block.log_dir / f"{name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.baseline", str(block.lifeline)],
+            [sys.executable, "-m", f"bench.{name}", str(block.lifeline)],
             env=block.environ | {"TORG_PORT": str(port)},
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -229,12 +232,12 @@ def start(block: Start, port: int) -> Child:
             pass_fds=[block.lifeline],
             start_new_session=True,
         )
-    child = Child("baseline", process, log)
+    child = Child(name, process, log)
     block.children.append(child)
     return child
 
 
-def serve() -> None:
+def serve(app: Callable[[Settings], Litestar]) -> None:
     """Serves on TORG_PORT until SIGTERM, or until the pipe that the argument names is closed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     processes.hold_on_to(int(sys.argv[1]))
@@ -242,7 +245,7 @@ def serve() -> None:
     # A user of the bench's servers: when the bench is killed, the last user to leave stops them.
     with embedded.serve(Path(settings.data_dir), postgres=False, redis=False):
         uvicorn.run(
-            create_app(settings),
+            app(settings),
             host=settings.host,
             port=settings.port,
             loop="uvloop",
@@ -257,4 +260,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(create_app)

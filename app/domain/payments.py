@@ -4,12 +4,15 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from app.base.batches import Batches
 from app.base.lease import Lease
 from app.base.money import Money
 from app.errors import PostgresDown
 from app.infra.sql import Many, Opt, Postgres
+
+log = structlog.get_logger(__name__)
 
 # What settling may say of money. `paid` and `repeated` need nothing more; what follows upon each other word is in
 # app/flows/settle.py.
@@ -176,4 +179,11 @@ async def settle_signed(pg: Postgres, signed: list[Signed]) -> list[Taken]:
 
 def gathered(pg: Postgres) -> Settlements:
     """The same, one by one to its callers and together to Postgres."""
-    return Batches(lambda signed: settle_signed(pg, signed), most=MOST_TOGETHER, at_once=AT_ONCE, shared=PostgresDown)
+
+    async def settle_together(signed: list[Signed]) -> list[Taken]:
+        taken = await settle_signed(pg, signed)
+        paid = [one.invoice_id for one, became in zip(signed, taken, strict=True) if became.paid]
+        log.info("payments settled", events=len(signed), paid=paid)  # a line each would cost a fifth of the request
+        return taken
+
+    return Batches(settle_together, most=MOST_TOGETHER, at_once=AT_ONCE, shared=PostgresDown)

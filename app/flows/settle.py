@@ -49,14 +49,12 @@ async def accept(
     """
     notice = gateway.verify(callback)
     event = inbox.Event(provider=gateway.name, key=notice.event_key, invoice_id=notice.invoice_id, claims=notice.claims)
-    if in_flight >= CROWD and await _known(shop, event):
-        return None
     if notice.state and notice.state.paid and notice.state.money.amount_minor:
         taken = await shop.settlements.do(_signed(event, notice.state, callback.body, kept_headers))
-        if taken.paid:
-            log.info("payment settled", verdict="paid", provider=event.provider, invoice_id=event.invoice_id)
         if not taken.known:
             return taken.outbox_id
+    elif in_flight >= CROWD and await _known(shop, event):
+        return None
     return (await inbox.store(shop.deps.pg, event, callback.body, kept_headers)).outbox_id
 
 

@@ -262,12 +262,13 @@ WITH given AS (
       FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::uuid[], $7::int8[], $8::text[])
            WITH ORDINALITY AS g (provider, event_key, body, headers, invoice_id, order_id, amount_minor, currency, n)),
 target AS (
-    SELECT o.id, o.seller_id, g.n, g.provider, g.invoice_id, g.amount_minor, g.currency
+    SELECT o.id, g.n, g.provider, g.invoice_id, g.amount_minor, g.currency
       FROM given g LEFT JOIN payments p ON p.provider = g.provider AND p.invoice_id = g.invoice_id
-      JOIN orders o ON o.id = coalesce(p.order_id, g.order_id)
-     WHERE NOT g.known AND o.status = 'pending' AND o.total_minor = g.amount_minor AND o.currency = g.currency
-       AND coalesce(p.received_minor, 0) = 0
-       FOR UPDATE OF o SKIP LOCKED),
+     -- Lateral, so that each is looked up by its id: as a plain join every pending order of the shop is read.
+     CROSS JOIN LATERAL (
+           SELECT o.id FROM orders o WHERE o.id = coalesce(p.order_id, g.order_id) AND o.status = 'pending'
+              AND o.total_minor = g.amount_minor AND o.currency = g.currency FOR UPDATE SKIP LOCKED) o
+     WHERE NOT g.known AND coalesce(p.received_minor, 0) = 0),
 single AS (SELECT DISTINCT ON (t.id) t.* FROM target t ORDER BY t.id, t.n),
 booked AS (
     INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency, paid_at)
@@ -275,34 +276,34 @@ booked AS (
     ON CONFLICT (provider, invoice_id) DO UPDATE
        SET status = 'paid', received_minor = excluded.received_minor, paid_at = now(), poll_at = NULL
      WHERE payments.received_minor = 0
-    RETURNING order_id AS id),
+    RETURNING order_id, provider, invoice_id),
 paid AS (
-    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = s.provider || ':' || s.invoice_id
-      FROM booked b JOIN single s USING (id) WHERE o.id = b.id),
-noted AS (
-    INSERT INTO order_events (order_id, from_status, to_status, role, note)
-    SELECT s.id, 'pending', 'paid', 'gateway', s.provider || ':' || s.invoice_id FROM booked b JOIN single s USING (id)),
+    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = b.provider || ':' || b.invoice_id
+      FROM booked b WHERE o.id = b.order_id
+    RETURNING o.id, o.seller_id, o.total_minor, o.currency, o.paid_by, b.provider),
+noted AS (INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT p.id, 'pending', 'paid', 'gateway', p.paid_by FROM paid p),
 posted AS (
     INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id)
-    SELECT 'sale:' || s.id, 'gateway:' || s.provider, 'sales:' || s.seller_id, s.amount_minor, s.currency, 'sale', s.id
-      FROM booked b JOIN single s USING (id)),
+    SELECT 'sale:' || p.id, 'gateway:' || p.provider, 'sales:' || p.seller_id, p.total_minor, p.currency, 'sale', p.id
+      FROM paid p),
+judged AS (SELECT g.*, p.id AS paid_id FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN paid p ON p.id = s.id),
 stored AS (
     INSERT INTO inbox (provider, event_key, body, headers, state, outcome, order_id, settled_at)
-    SELECT g.provider, g.event_key, g.body, g.headers::jsonb, CASE WHEN b.id IS NULL THEN 'new' ELSE 'settled' END,
-           CASE WHEN b.id IS NULL THEN '' ELSE 'paid' END, b.id, CASE WHEN b.id IS NOT NULL THEN now() END
-      FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN booked b ON b.id = s.id WHERE NOT g.known
+    SELECT g.provider, g.event_key, g.body, g.headers::jsonb, CASE WHEN g.paid_id IS NULL THEN 'new' ELSE 'settled' END,
+           CASE WHEN g.paid_id IS NULL THEN '' ELSE 'paid' END, g.paid_id, CASE WHEN g.paid_id IS NOT NULL THEN now() END
+      FROM judged g WHERE NOT g.known
      ORDER BY g.provider, g.event_key  -- two batches with the same events wait for each other in one direction
     ON CONFLICT (provider, event_key) DO NOTHING
     RETURNING id, provider, event_key, order_id),
 owed AS (
     INSERT INTO outbox (kind, key, payload)
-    SELECT 'deliver', b.id::text, jsonb_build_object('order_id', b.id) FROM booked b
+    SELECT 'deliver', p.id::text, jsonb_build_object('order_id', p.id) FROM paid p
     UNION ALL SELECT 'settle', i.id::text, jsonb_build_object('inbox_id', i.id, 'provider', i.provider, 'event_key', i.event_key,
            'invoice_id', g.invoice_id, 'claims', 'paid')
       FROM stored i JOIN given g USING (provider, event_key) WHERE i.order_id IS NULL AND NOT g.known
     RETURNING id, key)
-SELECT g.n::int4 AS n, g.known, b.id IS NOT NULL AS paid, o.id AS outbox_id
-  FROM given g LEFT JOIN single s ON s.n = g.n LEFT JOIN booked b ON b.id = s.id
-  LEFT JOIN stored i ON i.provider = g.provider AND i.event_key = g.event_key AND NOT g.known
-  LEFT JOIN owed o ON o.key = coalesce(b.id::text, i.id::text)
+SELECT g.n::int4 AS n, g.known, g.paid_id IS NOT NULL AS paid, o.id AS outbox_id
+  FROM judged g LEFT JOIN stored i ON i.provider = g.provider AND i.event_key = g.event_key AND NOT g.known
+  LEFT JOIN owed o ON o.key = coalesce(g.paid_id::text, i.id::text)
  ORDER BY g.n;
