@@ -24,12 +24,13 @@ UPDATE outbox SET lease_until = now() + $3::int * interval '1 second'
 RETURNING id;
 
 -- name: retry_job :opt Closed
--- The attempt failed: the job is free again from a later moment.
+-- The attempt failed: the job is free again from a later moment, and this attempt's last sign of life cannot take it back.
 -- $1 outbox_id  int8
 -- $2 attempt_id uuid
 -- $3 delay_ms   int4
 -- $4 error      text
-UPDATE outbox SET lease_until = NULL, run_at = now() + $3::int * interval '1 millisecond', last_error = left($4, 1000)
+UPDATE outbox SET lease_until = NULL, attempt_id = NULL, run_at = now() + $3::int * interval '1 millisecond',
+                  last_error = left($4, 1000)
  WHERE id = $1 AND attempt_id = $2 AND state = 'owed'
 RETURNING id;
 

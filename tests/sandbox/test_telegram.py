@@ -434,7 +434,8 @@ async def test_runs_by_name_until_signalled() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = f"from app.sandbox.serve import run; run('telegram', '127.0.0.1', {port}, token='{TOKEN}')"
+    playing = f"run('127.0.0.1', {{{port}: make('telegram', token='{TOKEN}')}})"
+    code = f"import asyncio; from app.sandbox.serve import make, run; asyncio.run({playing})"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE)
     try:
         async with httpx.AsyncClient(trust_env=False) as http:

@@ -42,6 +42,14 @@ async def test_a_row_that_is_not_there_is_nobodys(pg: Postgres) -> None:
     assert not await outbox.finish(pg, attempt(404))
 
 
+async def test_a_sign_of_life_that_comes_after_the_failure_takes_nothing_back(pg: Postgres) -> None:
+    mine = attempt(await owed(pg))
+    await outbox.claim(pg, mine)
+    assert await outbox.retry(pg, mine, 0, "failed")
+    assert not await outbox.extend(pg, mine)
+    assert await outbox.claim(pg, attempt(mine.outbox_id))
+
+
 async def test_a_done_row_stays_done(pg: Postgres) -> None:
     mine = attempt(await owed(pg))
     await outbox.claim(pg, mine)

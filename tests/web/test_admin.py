@@ -357,4 +357,5 @@ async def test_the_schema_names_every_path_of_staff(shared: World) -> None:
         ("/api/admin/stock", "get"), ("/api/admin/stock", "post"), ("/api/admin/stock/withdraw", "post"),
         ("/api/admin/changes", "get"), ("/api/admin/orders/{order_id}/goods", "post"),
         ("/api/admin/orders/{order_id}/refunds", "get"), ("/api/admin/orders/{order_id}/refunds", "post"),
+        ("/api/admin/promos", "get"), ("/api/admin/promos", "post"), ("/api/admin/promos/{code}", "patch"),
     }  # fmt: skip
