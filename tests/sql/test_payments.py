@@ -5,10 +5,14 @@ from uuid import uuid4
 
 import asyncpg
 import msgspec
+import pytest
 
-from app.domain import ledger, payments
-from app.domain.payments import Signed, Taken
-from tests.flows.scripted import PRICE, Sold, sell
+from app.base.ids import new_id
+from app.base.lease import Lease
+from app.base.money import Money
+from app.domain import ledger, outbox, payments
+from app.domain.payments import Credited, Proof, Signed, Taken, Verdict
+from tests.flows.scripted import PRICE, Sold, hear, sell
 from tests.world import World
 
 
@@ -84,3 +88,33 @@ async def test_the_same_batches_at_once_have_one_effect(world: World) -> None:
     assert await world.scalar("SELECT count(*) FROM inbox") == 40
     assert await world.scalar("SELECT count(*) FROM postings") == paid
     assert await world.scalar("SELECT count(*) FROM outbox WHERE kind = 'deliver'") == paid
+
+
+@pytest.mark.parametrize("how", ["settle", "credit"])
+async def test_what_was_booked_while_a_statement_waited_is_not_booked_again(
+    world: World, pg_url: str, how: str
+) -> None:
+    """The order's row is waited for and read anew; the payment's is as old as the statement, and guarded."""
+    _, _, (sold,) = await sell(world, 1)
+    lease = Lease(await hear(world, sold, "paid", "paid"), new_id(), 60)
+    assert await outbox.claim(world.pg, lease)
+    proof = Proof(inbox_id=1, provider="scripted", invoice_id=sold.invoice, order_id=None, refunded_minor=0,
+                  money=Money(PRICE if how == "settle" else 7000, "RUB"))  # fmt: skip
+    verdict = await payments.settle(world.pg, lease, proof) if how == "credit" else None
+    other = await asyncpg.connect(pg_url)
+    async with other.transaction():
+        await other.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", sold.order_id)
+        waiting: asyncio.Task[Verdict | Credited | None] = asyncio.create_task(
+            payments.credit(world.pg, lease, proof, verdict, 60) if verdict else payments.settle(world.pg, lease, proof)
+        )
+        for _ in range(1000):
+            if await world.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                break
+            await asyncio.sleep(0.01)
+        await other.execute("UPDATE payments SET received_minor = 6000, status = 'credited'")
+    await other.close()
+    found = await waiting
+    assert found is None or (isinstance(found, Verdict) and not found.booked)
+    assert await world.scalar("SELECT count(*) FROM postings") == 0
+    assert await world.scalar("SELECT status FROM orders") == "pending"
+    world.keeps_books = False  # the other's half was played
