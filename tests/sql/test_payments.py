@@ -118,3 +118,19 @@ async def test_what_was_booked_while_a_statement_waited_is_not_booked_again(
     assert await world.scalar("SELECT count(*) FROM postings") == 0
     assert await world.scalar("SELECT status FROM orders") == "pending"
     world.keeps_books = False  # the other's half was played
+
+
+async def test_money_that_can_pay_its_order_by_now_is_not_credited(world: World) -> None:
+    """Two jobs saw the order expired; one has claimed its goods again, and the other must judge again."""
+    _, _, (sold,) = await sell(world, 1)
+    lease = Lease(await hear(world, sold, "paid", "paid"), new_id(), 60)
+    assert await outbox.claim(world.pg, lease)
+    proof = Proof(inbox_id=1, provider="scripted", invoice_id=sold.invoice, order_id=None, refunded_minor=0,
+                  money=Money(PRICE, "RUB"))  # fmt: skip
+    await world.pg.fetch("UPDATE orders SET status = 'expired'", ())
+    verdict = await payments.settle(world.pg, lease, proof)
+    assert verdict is not None
+    assert verdict.word == "late"
+    await world.pg.fetch("UPDATE orders SET status = 'pending'", ())
+    assert await payments.credit(world.pg, lease, proof, verdict, 60) is None
+    assert (await payments.settle(world.pg, lease, proof)).word == "paid"  # type: ignore[union-attr]
