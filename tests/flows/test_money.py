@@ -152,12 +152,14 @@ async def test_f29_a_second_payment_is_credited(shared: World) -> None:
 
 
 @in_module
-@pytest.mark.parametrize("stock", ["there", "gone"])
+@pytest.mark.parametrize("stock", ["there", "gone", "off the shelf"])
 async def test_f30_a_late_payment_gets_goods_or_credit_never_both(shared: World, stock: str) -> None:
     buyer, order, invoice, product = await ordered(shared)
     await lapse(shared, order)
     if stock == "gone":
         assert (await (await someone(shared)).order((product, 1))).status_code == 201
+    if stock == "off the shelf":
+        await shared.pg.fetch("UPDATE products SET active = false WHERE id = $1", (product,))
     await shared.crystalpay.pay(invoice)
     await shared.drain()
     goods, left = await buyer.goods(order), await balance(buyer)

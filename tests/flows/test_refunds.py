@@ -109,6 +109,33 @@ async def test_only_admins_refund_and_only_what_was_paid(shared: World) -> None:
     assert await balance(buyer) == 0
 
 
+@in_module
+async def test_who_is_no_admin_any_more_refunds_nothing(shared: World) -> None:
+    """The token says so for an hour; Postgres is asked again."""
+    buyer, order = await bought(shared)
+    headers = (await shared.buyer(ADMIN)).headers | {"Idempotency-Key": "k2"}
+    role = "UPDATE users SET role = $2 WHERE telegram_id = $1"
+    await shared.pg.fetch(role, (ADMIN, "buyer"))
+    path = f"/api/admin/orders/{order}/refunds"
+    assert (await shared.http.post(path, json={"target": "balance"}, headers=headers)).status_code == 409
+    await shared.pg.fetch(role, (ADMIN, "admin"))
+    assert await balance(buyer) == 0
+
+
+@in_module
+async def test_money_that_came_and_went_before_we_heard_of_it_brings_no_goods(shared: World) -> None:
+    gateway, _, (sold,) = await sell(shared, 1)
+    gateway.say(sold.invoice, "refunded", came=PRICE, back=PRICE)
+    await jobs.run(shared.shop, await hear(shared, sold, "refunded", "refunded"))
+    assert await shared.scalar("SELECT status FROM orders WHERE id = $1", sold.order_id) == "refunded"
+    assert (
+        await shared.scalar("SELECT count(*) FROM outbox WHERE kind = 'deliver' AND key = $1", str(sold.order_id)) == 0
+    )
+    await shared.drain()
+    unit = "SELECT s.state FROM stock_items s JOIN order_items i ON i.stock_item_id = s.id WHERE i.order_id = $1"
+    assert await shared.scalar(unit, sold.order_id) == "available"
+
+
 async def railed(world: World, gateway: Scripted, sold: Sold) -> str:
     """An order that was paid by the scripted gateway and refunded over it; the job of the call is due."""
     gateway.say(sold.invoice, "paid", came=PRICE)
@@ -177,30 +204,29 @@ async def test_what_is_made_to_order_is_handed_over_sealed_and_told(shared: Worl
 
 @in_module
 async def test_what_is_not_made_by_its_deadline_is_refunded_line_by_line(shared: World) -> None:
-    made, key = await shared.product(kind="made", price_minor=7000), await shared.product("KEY", price_minor=3000)
-    buyer = await someone(shared)
-    placed = (await buyer.order((made, 1), (key, 1))).json()
+    made = [await shared.product(kind="made", price_minor=price) for price in (7000, 500)]
+    key, buyer = await shared.product("KEY", price_minor=3000), await someone(shared)
+    placed = (await buyer.order((made[0], 1), (made[1], 1), (key, 1))).json()
     order = placed["order"]["id"]
     await shared.crystalpay.pay(invoice_of(placed))
     await shared.drain()
     assert (await buyer.status(order), await buyer.goods(order)) == ("preorder", ["KEY"])
     assert await overdue(shared.shop) == 0
-    await shared.pg.fetch(
-        "UPDATE order_items SET due_at = now() - interval '1 second' WHERE order_id = $1 AND kind = 'made'",
-        (UUID(order),),
-    )
+    passed = "UPDATE order_items SET due_at = now() - interval '1 second' WHERE order_id = $1 AND product_id = $2"
+    await shared.pg.fetch(passed, (UUID(order), made[0]))
     assert await overdue(shared.shop) == 1
     assert await overdue(shared.shop) == 0
     await shared.drain()
-    assert (await balance(buyer), await buyer.status(order), await buyer.goods(order)) == (
-        7000,
-        "partially_refunded",
-        ["KEY"],
-    )
+    assert (await balance(buyer), await buyer.status(order)) == (7000, "partially_refunded")
+    assert await buyer.goods(order) == ["KEY"]
     assert "not ready by its deadline" in told(shared, buyer)[-1]
-    late = {"position": 1, "content": "too late"}
-    admin = (await shared.buyer(ADMIN)).headers
-    assert (await shared.http.post(f"/api/admin/orders/{order}/goods", json=late, headers=admin)).status_code == 409
+    admin, path = (await shared.buyer(ADMIN)).headers, f"/api/admin/orders/{order}/goods"
+    answers = [
+        (await shared.http.post(path, json={"position": n, "content": f"made {n}"}, headers=admin)).status_code
+        for n in (1, 2, 3)
+    ]
+    assert answers == [409, 200, 409]  # too late, in time, not made to order
+    assert sorted(await buyer.goods(order)) == ["KEY", "made 2"]
 
 
 @in_module
