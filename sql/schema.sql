@@ -208,7 +208,7 @@ CREATE TABLE public.postings (
     CONSTRAINT postings_credit_check CHECK ((credit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'::text)),
     CONSTRAINT postings_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT postings_debit_check CHECK ((debit ~ '^((buyer|debt|sales):[1-9][0-9]*|gateway:[a-z]{1,32}|bonuses)$'::text)),
-    CONSTRAINT postings_reason_check CHECK ((reason = ANY (ARRAY['sale'::text, 'overpaid'::text, 'underpaid'::text, 'late'::text, 'second'::text, 'cancelled'::text, 'from_balance'::text, 'refund'::text, 'chargeback'::text, 'bonus'::text, 'clawback'::text, 'repaid'::text, 'cashback'::text]))),
+    CONSTRAINT postings_reason_check CHECK ((reason = ANY (ARRAY['sale'::text, 'overpaid'::text, 'underpaid'::text, 'late'::text, 'late_part'::text, 'second'::text, 'cancelled'::text, 'from_balance'::text, 'refund'::text, 'chargeback'::text, 'bonus'::text, 'clawback'::text, 'repaid'::text, 'cashback'::text]))),
     CONSTRAINT postings_reference_check CHECK (((length(reference) >= 1) AND (length(reference) <= 200)))
 );
 

@@ -112,10 +112,22 @@ async def ignore(pg: Postgres, lease: Lease, inbox_id: int, outcome: str, *, ask
 
 
 async def conclude(
-    pg: Postgres, lease: Lease, inbox_id: int, order_id: UUID | None, outcome: str, alert: str = ""
+    pg: Postgres,
+    lease: Lease,
+    inbox_id: int,
+    order_id: UUID | None,
+    outcome: str,
+    *,
+    review: bool = False,
+    alert: str = "",
 ) -> bool:
-    """The event is judged, its job done; with an alert (JSON) a human must look. False: no longer our job."""
-    return await CONCLUDE(pg, lease.outbox_id, lease.attempt_id, inbox_id, order_id, outcome, alert) is not None
+    """The event is judged, its job done; `review`: a human must look, whom an alert (JSON) tells.
+
+    False: no longer our job.
+    """
+    state = "review" if review else "settled"
+    done = await CONCLUDE(pg, lease.outbox_id, lease.attempt_id, inbox_id, order_id, outcome, alert, state)
+    return done is not None
 
 
 async def newest(pg: Postgres, state: str, *, size: int) -> list[Listed]:

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.lease import Lease
-from app.infra.sql import Many, One, Opt, Postgres
+from app.infra.sql import AlreadyThere, Many, One, Opt, Postgres
 
 MAX_LINES = 20
 MAX_UNITS = 50  # of one order: every unit is a row
@@ -158,7 +158,10 @@ async def link(
     pg: Postgres, order_id: UUID, provider: str, invoice_id: str, url: str, opened_at: datetime
 ) -> Order | None:
     """The order with its new payment link; None when it is no longer pending, or the payment no longer ours to open."""
-    return await LINK(pg, order_id, provider, invoice_id, url, opened_at)
+    try:
+        return await LINK(pg, order_id, provider, invoice_id, url, opened_at)
+    except AlreadyThere:  # its money was booked while this waited for the order
+        return None
 
 
 async def newest(pg: Postgres, user_id: int, *, before: int, size: int) -> list[Order]:

@@ -17,7 +17,8 @@ log = structlog.get_logger(__name__)
 # What settling may say of money. `paid` and `repeated` need nothing more; what follows upon each other word is in
 # app/flows/settle.py.
 VERDICTS = (
-    "paid", "repeated", "overpaid", "second", "underpaid", "late", "cancelled", "wrong_currency", "unknown_order",
+    "paid", "repeated", "overpaid", "second", "underpaid", "late", "late_part", "cancelled", "wrong_currency",
+    "unknown_order",
 )  # fmt: skip
 
 
@@ -39,6 +40,7 @@ class Opening(msgspec.Struct, frozen=True):
     opened_at: datetime
     payment_id: int
     turn: str  # ours: this caller opens it · busy: another does · open: it has its link
+    url: str
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ class Call(msgspec.Struct, frozen=True):
     invoice_id: str
     amount_minor: int
     currency: str
+    accounted_minor: int  # of the invoice that we take for gone, this refund included
 
 
 class Finished(msgspec.Struct, frozen=True):

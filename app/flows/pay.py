@@ -7,6 +7,7 @@ again. The balance pays in one statement.
 
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from app.base import clock
@@ -42,12 +43,20 @@ async def pay(shop: Shop, order_id: UUID, user_id: int, provider: str) -> orders
         return await from_balance(shop, order_id, user_id)
     lease_s = shop.deps.settings.gateway_timeout_ms // 1000 + OPENING_MARGIN_S
     opening = await payments.open_(shop.deps.pg, order_id, user_id, provider, lease_s)
+    if opening is None:  # it cannot be paid, or another request was opening the same payment at this very moment
+        opening = await payments.open_(shop.deps.pg, order_id, user_id, provider, lease_s)
     if opening is None:
         return None
     if opening.turn == "busy":
         raise InProgress("an earlier request is still opening this payment", retry_after_s=2)
     linked = await link(shop, by, order_id, opening) if opening.turn == "ours" else None
-    return linked or await orders.get(shop.deps.pg, order_id, user_id)
+    order = linked or await orders.get(shop.deps.pg, order_id, user_id)
+    if order is None or opening.turn == "ours":
+        return order
+    return msgspec.structs.replace(
+        order, payment_provider=provider, payment_status="open", payment_url=opening.url,
+        payment_minor=opening.total_minor,
+    )  # fmt: skip
 
 
 async def link(shop: Shop, by: Gateway, order_id: UUID, owed: orders.Created | payments.Opening) -> orders.Order | None:

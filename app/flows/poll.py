@@ -49,7 +49,8 @@ async def _look(shop: Shop, gateway: Gateway, known: payments.Due) -> bool:
         if state.final:
             await payments.close(shop.deps.pg, gateway.name, known.invoice_id)
         return False
-    key = f"{known.invoice_id}:polled:{came_minor}:{state.refunded_minor}"
+    known_as = f"{known.received_minor}:{known.refunded_minor}"  # what is found again after it was mended is new
+    key = f"{known.invoice_id}:polled:{came_minor}:{state.refunded_minor}:{known_as}"
     event = inbox.Event(provider=gateway.name, key=key, invoice_id=known.invoice_id, claims="paid")
     stored = await inbox.store(shop.deps.pg, event, msgspec.json.encode(state), {"remote": "poll"})
     log.info("payment found by asking", provider=gateway.name, invoice_id=known.invoice_id)

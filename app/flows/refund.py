@@ -85,6 +85,12 @@ async def call(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     try:
         done = await gateway.refund(owed.invoice_id, Money(owed.amount_minor, owed.currency), str(refund_id))
     except RefundRefused as refused:
+        # Somebody may have sent it back by another way, which is why there is nothing left to refund.
+        gone_minor = (await gateway.fetch(owed.invoice_id)).refunded_minor
+        if gone_minor >= owed.accounted_minor:
+            log.warning("refund was made elsewhere", refund_id=str(refund_id), error=str(refused))
+            await refunds.finish(shop.deps.pg, lease, refund_id, "elsewhere")
+            return
         log.error("refund refused, the money goes to the balance", refund_id=str(refund_id), error=str(refused))
         await refunds.finish(shop.deps.pg, lease, refund_id, "")
         return

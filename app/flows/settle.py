@@ -79,11 +79,9 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
     try:
         state = await gateway.fetch(claim.invoice_id)
     except Foreign as foreign:
-        log.error("payment needs a human", verdict="unknown_order", provider=claim.provider, error=str(foreign))
-        facts = {"word": "unknown_order", "provider": claim.provider, "invoice_id": claim.invoice_id}
-        await inbox.conclude(
-            shop.deps.pg, lease, claim.inbox_id, None, "unknown_order", msgspec.json.encode(facts).decode()
-        )
+        # Nobody is alarmed: strangers can make a gateway that signs nothing tell us of payments of theirs.
+        log.warning("payment is none of ours", provider=claim.provider, invoice_id=claim.invoice_id, why=str(foreign))
+        await inbox.conclude(shop.deps.pg, lease, claim.inbox_id, None, "foreign", review=True)
         return None
     if not state.paid or state.money.amount_minor == 0:
         await _unpaid(shop, lease, job, claim, state, asked)
@@ -144,7 +142,7 @@ async def _conclude(shop: Shop, lease: Lease, proof: Proof, verdict: Verdict, ou
         log.error("payment needs a human", verdict=outcome, paid=str(proof.money), **facts)
         money = {"amount_minor": verdict.came_minor, "currency": proof.money.currency}
         alert = msgspec.json.encode({"word": outcome, **facts, "order_id": verdict.order_id, **money}).decode()
-        await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome, alert)
+        await inbox.conclude(shop.deps.pg, lease, proof.inbox_id, verdict.order_id, outcome, review=True, alert=alert)
         return outcome
     if proof.refunded_minor and (gone := await payments.reverse(shop.deps.pg, proof)):
         log.warning("money went back at the gateway", sold_minor=gone.sold_minor, lent_minor=gone.lent_minor, **facts)

@@ -11,8 +11,8 @@ CREATE TABLE postings (
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
     currency     text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
     reason       text NOT NULL CHECK (reason IN (
-        'sale', 'overpaid', 'underpaid', 'late', 'second', 'cancelled', 'from_balance', 'refund', 'chargeback',
-        'bonus', 'clawback', 'repaid')),
+        'sale', 'overpaid', 'underpaid', 'late', 'late_part', 'second', 'cancelled', 'from_balance', 'refund',
+        'chargeback', 'bonus', 'clawback', 'repaid')),
     order_id     uuid REFERENCES orders,
     user_id      bigint REFERENCES users,       -- whose statement shows it; null: between accounts of the shop
     at           timestamptz NOT NULL DEFAULT now(),

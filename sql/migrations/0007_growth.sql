@@ -18,7 +18,7 @@ CREATE INDEX referral_bonuses_of_user ON referral_bonuses (user_id);
 
 ALTER TABLE postings DROP CONSTRAINT postings_reason_check;
 ALTER TABLE postings ADD CONSTRAINT postings_reason_check CHECK (reason IN (
-    'sale', 'overpaid', 'underpaid', 'late', 'second', 'cancelled', 'from_balance', 'refund', 'chargeback',
+    'sale', 'overpaid', 'underpaid', 'late', 'late_part', 'second', 'cancelled', 'from_balance', 'refund', 'chargeback',
     'bonus', 'clawback', 'repaid', 'cashback'));
 
 -- What was saved since a moment, by whom.

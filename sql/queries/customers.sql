@@ -16,7 +16,9 @@ RETURNING id, name, role;
 -- name: find_recipient :opt Recipient
 -- Whom to tell about an order.
 -- $1 order_id uuid
-SELECT u.id AS user_id, u.telegram_id, u.language, o.number, o.currency, o.status, o.total_minor - o.credited_minor AS due_minor
+SELECT u.id AS user_id, u.telegram_id, u.language, o.number, o.currency, o.status, 
+       o.total_minor - least(o.credited_minor, coalesce((SELECT b.balance_minor FROM balances b
+           WHERE b.user_id = o.user_id AND b.currency = o.currency), 0)) AS due_minor
   FROM orders o JOIN users u ON u.id = o.user_id WHERE o.id = $1;
 
 -- name: list_admins :many Colleague

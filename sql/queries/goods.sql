@@ -29,7 +29,7 @@ RETURNING product_id;
 -- $4 sealed   bytea
 WITH target AS (
     SELECT o.id, o.status FROM orders o JOIN users u ON u.id = $1
-     WHERE o.id = $2 AND o.paid_by IS NOT NULL AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id = o.seller_id)
+     WHERE o.id = $2 AND o.paid_by IS NOT NULL AND o.status <> 'refunded' AND (u.role = 'admin' OR u.role = 'seller' AND u.seller_id = o.seller_id)
        FOR UPDATE OF o),
 given AS (
     UPDATE order_items i SET state = 'delivered', delivered_at = now() FROM target t
@@ -37,9 +37,11 @@ given AS (
     RETURNING i.order_id AS id),
 kept AS (
     INSERT INTO made_goods (order_id, position, sealed, user_id) SELECT g.id, $3, $4, $1 FROM given g),
+waiting AS (  -- locked, and so read anew: another line may have been handed over while this waited for the order
+    SELECT i.position FROM order_items i, target t
+     WHERE i.order_id = t.id AND i.position <> $3 AND i.state = 'owed' FOR UPDATE OF i),
 became AS (
-    SELECT t.id, t.status AS before, CASE WHEN t.status = 'preorder' AND NOT EXISTS (
-           SELECT FROM order_items i WHERE i.order_id = t.id AND i.position <> $3 AND i.state = 'owed')
+    SELECT t.id, t.status AS before, CASE WHEN t.status = 'preorder' AND NOT EXISTS (SELECT FROM waiting)
            THEN 'delivered' ELSE t.status END AS status FROM target t JOIN given g USING (id)),
 moved AS (
     UPDATE orders o SET status = b.status, delivered_at = CASE b.status WHEN 'delivered' THEN now() END

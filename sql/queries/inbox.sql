@@ -27,7 +27,7 @@ again AS (
        AND (o.state = 'dead' OR o.state = 'done' AND (i.state = 'ignored' OR i.outcome = 'underpaid'))),
 marked AS (
     UPDATE inbox i SET repeated_at = now()
-     WHERE i.provider = $1 AND i.event_key = $2 AND i.state = 'new'
+     WHERE i.provider = $1 AND i.event_key = $2 AND i.state IN ('new', 'ignored')
        AND (i.repeated_at IS NULL OR i.repeated_at < now() - interval '1 second'))
 SELECT (SELECT id FROM owed) AS outbox_id;
 
@@ -56,13 +56,15 @@ RETURNING i.id AS inbox_id;
 -- $3 inbox_id   int8
 -- $4 order_id   uuid  -- may be null
 -- $5 outcome    text
--- $6 alert      text  -- the JSON that the admins' message is made of, where a human must look; else empty
+-- $6 alert      text  -- the JSON that the admins' message is made of; empty: they need not know
+-- $7 state      text  -- settled, or review where a human must look
 WITH mine AS (
     UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
 told AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT 'alert', 'event:' || $3::int8, $6::text::jsonb FROM mine WHERE $6 <> '' ON CONFLICT (kind, key) DO NOTHING)
-UPDATE inbox i SET state = CASE $6 WHEN '' THEN 'settled' ELSE 'review' END, outcome = $5, order_id = $4, settled_at = now()
+UPDATE inbox i SET state = $7, order_id = $4, settled_at = now(),
+                   outcome = CASE WHEN $5 = 'repeated' AND i.outcome <> '' THEN i.outcome ELSE $5 END  -- a repeat says less
   FROM mine WHERE i.id = $3
 RETURNING i.id AS inbox_id;
 

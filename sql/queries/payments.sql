@@ -35,8 +35,9 @@ verdict AS (
            WHEN $7 <= k.before THEN 'repeated'
            WHEN t.paid_by = $4 || ':' || $5 THEN 'overpaid'
            WHEN t.status NOT IN ('pending', 'expired', 'cancelled') THEN 'second'
-           WHEN $7 - k.before < t.total_minor THEN 'underpaid'
-           WHEN t.status <> 'pending' THEN CASE t.status WHEN 'expired' THEN 'late' ELSE 'cancelled' END
+           WHEN t.status = 'cancelled' THEN 'cancelled'
+           WHEN $7 - k.before < t.total_minor THEN CASE t.status WHEN 'expired' THEN 'late_part' ELSE 'underpaid' END
+           WHEN t.status = 'expired' THEN 'late'
            ELSE 'paid' END AS word
       FROM known k LEFT JOIN target t ON true),
 booked AS (
@@ -82,7 +83,7 @@ SELECT v.word, v.id AS order_id, v.user_id, v.came_minor, v.covered, EXISTS (SEL
 -- $7 came_minor   int8   -- on top of what was booked before
 -- $8 amount_minor int8   -- in all
 -- $9 currency     text
--- $10 word        text  -- overpaid, second, underpaid, late or cancelled
+-- $10 word        text  -- overpaid, second, underpaid, late, late_part or cancelled
 -- $11 window_s    int4
 WITH target AS (
     SELECT o.id, o.user_id, o.status, o.total_minor, o.currency FROM orders o
@@ -117,8 +118,9 @@ noted AS (
     SELECT t.id, t.status, t.status, 'gateway', $10 || ' ' || $4 || ':' || $5 FROM booked, target t),
 told AS (
     INSERT INTO outbox (kind, key, payload)
-    SELECT 'tell', $10 || ':' || $3::int8, jsonb_build_object('order_id', t.id, 'status', $10::text, 'amount_minor', $7::int8)
-      FROM booked, target t ON CONFLICT (kind, key) DO NOTHING)
+    SELECT 'tell', concat_ws(':', $10, $3::int8, $8), jsonb_build_object('order_id', t.id, 'status', $10::text,
+           'amount_minor', $7::int8) FROM booked, target t WHERE NOT coalesce((SELECT c.covered FROM counted c), false)
+    ON CONFLICT (kind, key) DO NOTHING)
 SELECT a.balance_minor, coalesce((SELECT c.covered FROM counted c), false) AS covered FROM added a;
 
 -- name: reverse_payment :opt Reversed
@@ -137,7 +139,7 @@ held AS (
     SELECT b.balance_minor FROM balances b, target t
      WHERE b.user_id = t.user_id AND b.currency = t.currency FOR UPDATE OF b),
 sold AS (
-    SELECT t.id, t.user_id, t.seller_id, t.status, t.currency, k.after, k.after - k.before AS gone_minor,
+    SELECT t.id, t.user_id, t.seller_id, t.status, t.currency, k.before, k.after, k.after - k.before AS gone_minor,
            least(k.after - k.before, CASE k.status WHEN 'paid' THEN t.total_minor - t.refunded_minor ELSE 0 END)
                AS sold_minor
       FROM known k, target t WHERE k.after > k.before),
@@ -148,7 +150,7 @@ marked AS (
     UPDATE payments p SET refunded_minor = s.after FROM split s, known k WHERE p.id = k.id),
 posted AS (
     INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
-    SELECT l.name || ':' || $1 || ':' || $2 || ':' || s.after, l.debit, 'gateway:' || $1, l.amount_minor, s.currency,
+    SELECT concat_ws(':', l.name, $1, $2, s.before, s.after), l.debit, 'gateway:' || $1, l.amount_minor, s.currency,
            'chargeback', s.id, l.user_id
       FROM split s CROSS JOIN LATERAL (VALUES
            ('reversed', 'sales:' || s.seller_id, s.sold_minor, NULL),
@@ -212,11 +214,11 @@ added AS (
     ON CONFLICT DO NOTHING  -- another request was faster: no row, the caller asks again
     RETURNING id, amount_minor, opened_at),
 found AS (
-    SELECT a.id, a.amount_minor, a.opened_at, 'ours' AS turn FROM added a
-    UNION ALL SELECT r.id, r.amount_minor, r.opened_at, 'ours' FROM retaken r
-    UNION ALL SELECT c.id, c.amount_minor, c.opened_at, CASE c.status WHEN 'open' THEN 'open' ELSE 'busy' END
+    SELECT a.id, a.amount_minor, a.opened_at, 'ours' AS turn, '' AS url FROM added a
+    UNION ALL SELECT r.id, r.amount_minor, r.opened_at, 'ours', '' FROM retaken r
+    UNION ALL SELECT c.id, c.amount_minor, c.opened_at, CASE c.status WHEN 'open' THEN 'open' ELSE 'busy' END, c.url
       FROM current c WHERE NOT EXISTS (SELECT FROM retaken))
-SELECT t.number, t.currency, f.amount_minor AS total_minor, t.expires_at, f.opened_at, f.id AS payment_id, f.turn
+SELECT t.number, t.currency, f.amount_minor AS total_minor, t.expires_at, f.opened_at, f.id AS payment_id, f.turn, f.url
   FROM found f, target t;
 
 -- name: open_quota :opt Quota

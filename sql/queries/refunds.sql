@@ -67,7 +67,7 @@ SELECT r.id, r.order_id, r.target, r.amount_minor, r.currency, r.state, r.reason
 -- name: find_call :opt Call
 -- What the gateway must be told for a refund that it owes.
 -- $1 refund_id uuid
-SELECT p.provider, p.invoice_id, r.amount_minor, r.currency
+SELECT p.provider, p.invoice_id, r.amount_minor, r.currency, p.refunded_minor AS accounted_minor
   FROM refunds r JOIN payments p ON p.id = r.payment_id WHERE r.id = $1 AND r.state = 'owed';
 
 -- name: finish_refund :opt Finished
@@ -85,14 +85,16 @@ ended AS (
 refused AS (
     SELECT e.*, o.user_id FROM ended e JOIN orders o ON o.id = e.order_id WHERE $4 = ''),
 unspent AS (
-    UPDATE payments p SET refunded_minor = p.refunded_minor - f.amount_minor FROM refused f WHERE p.id = f.payment_id
+    UPDATE payments p SET refunded_minor = p.refunded_minor - f.amount_minor, poll_at = now()  -- what else went back?
+      FROM refused f WHERE p.id = f.payment_id
     RETURNING p.provider),
 posted AS (
     INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
     SELECT 'refused:' || f.id, 'gateway:' || u.provider, 'buyer:' || f.user_id, f.amount_minor, f.currency, 'refund',
            f.order_id, f.user_id FROM refused f, unspent u),
 added AS (
-    INSERT INTO balances AS b (user_id, currency, balance_minor) SELECT f.user_id, f.currency, f.amount_minor FROM refused f
+    INSERT INTO balances AS b (user_id, currency, balance_minor)
+    SELECT f.user_id, f.currency, f.amount_minor FROM refused f, unspent  -- payments first, as everywhere
     ON CONFLICT (user_id, currency) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor),
 told AS (
     INSERT INTO outbox (kind, key, payload)
@@ -114,7 +116,10 @@ dropped AS (
     RETURNING i.order_id, i.position, i.price_minor),
 back AS (
     SELECT t.id, t.user_id, t.seller_id, t.status, t.currency, min(d.position) AS first,
-           least(sum(d.price_minor)::int8, t.total_minor - t.refunded_minor) AS amount_minor
+           -- never what an admin gave back for it before: what was kept or is still to come stays paid
+           least(sum(d.price_minor)::int8, greatest(0, t.total_minor - t.refunded_minor - (
+               SELECT coalesce(sum(i.price_minor), 0) FROM order_items i WHERE i.order_id = t.id AND i.state <> 'released'
+                  AND i.position <> ALL (array_agg(d.position))))::int8) AS amount_minor
       FROM target t JOIN dropped d ON d.order_id = t.id
      GROUP BY t.id, t.user_id, t.seller_id, t.status, t.currency, t.total_minor, t.refunded_minor),
 made AS (
@@ -134,7 +139,7 @@ posted AS (
 added AS (
     INSERT INTO balances AS a (user_id, currency, balance_minor)
     SELECT b.user_id, b.currency, sum(m.amount_minor) FROM made m JOIN back b ON b.id = m.order_id
-     GROUP BY b.user_id, b.currency
+     GROUP BY b.user_id, b.currency ORDER BY b.user_id
     ON CONFLICT (user_id, currency) DO UPDATE SET balance_minor = a.balance_minor + excluded.balance_minor),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, note)

@@ -13,7 +13,7 @@ from litestar import Litestar, Request, Response, get, post, route
 
 from app import errors
 from app.base.money import Money
-from app.gateways.base import Ask, Invoice, Refunded, RefundRefused
+from app.gateways.base import Ask, Foreign, Invoice, Refunded, RefundRefused
 from app.gateways.yookassa import wire
 from app.gateways.yookassa.gateway import Config, YooKassa
 from app.infra.http import MAX_ANSWER_BYTES
@@ -122,7 +122,6 @@ REFUSALS = [
     (400, refused("invalid_request", "Idempotence-Key"), "400 invalid_request"),
     (401, refused("invalid_credentials"), "401 invalid_credentials"),
     (403, refused("forbidden"), "403 forbidden"),
-    (404, refused("not_found"), "404 not_found"),
     (429, refused("too_many_requests"), "429 too_many_requests"),
     (404, b"<html>nothing here</html>", "404"),
     (400, refused(f"no {KEY}"), "400"),
@@ -192,9 +191,20 @@ async def test_a_gateway_that_is_not_there_is_down() -> None:
 # Refunds.
 
 
-@pytest.mark.parametrize("status", ["succeeded", "pending"])
-async def test_a_refund_is_asked_for_once_per_key(status: str) -> None:
-    async with shop(REFUND | {"status": status}) as (adapter, asked):
+async def test_a_refund_under_way_is_asked_about_until_it_is_made() -> None:
+    async with shop(REFUND | {"status": "pending"}) as (adapter, _):
+        with pytest.raises(errors.ProviderDown, match="not made the refund yet"):
+            await adapter.refund(ID, FORTY, REFUND_KEY)
+
+
+async def test_a_payment_of_somebody_elses_shop_is_nobodys() -> None:
+    async with shop(refused("not_found"), status=404) as (adapter, _):
+        with pytest.raises(Foreign):
+            await adapter.fetch(ID)
+
+
+async def test_a_refund_is_asked_for_once_per_key() -> None:
+    async with shop(REFUND | {"status": "succeeded"}) as (adapter, asked):
         assert await adapter.refund(ID, FORTY, REFUND_KEY) == Refunded(REFUND_ID)
     (look, (method, path, headers, body)) = asked
     assert (look[0], look[1], look[3]) == ("GET", "/v3/refunds", f"payment_id={ID}&limit=100".encode())

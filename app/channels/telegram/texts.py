@@ -43,6 +43,11 @@ _LATE = {
     "ru": "Срок заказа {number} истёк, товара больше нет. Ваши {amount} на балансе.",
     "uk": "Термін замовлення {number} минув, товару більше немає. Ваші {amount} на балансі.",
 }
+_LATE_PART = {
+    "en": "Order {number} had expired. Your {amount} are on your balance.",
+    "ru": "Срок заказа {number} истёк. Ваши {amount} на балансе.",
+    "uk": "Термін замовлення {number} минув. Ваші {amount} на балансі.",
+}
 _CANCELLED = {
     "en": "Order {number} was cancelled before the payment came. Your {amount} are on your balance.",
     "ru": "Заказ {number} был отменён до оплаты. Ваши {amount} на балансе.",
@@ -70,8 +75,8 @@ _IN_APP = {
 }
 _BY_STATUS = {
     "delivered": _DELIVERED, "preorder": _PREORDER, "paid": _PAID, "underpaid": _UNDERPAID, "overpaid": _OVERPAID,
-    "second": _SECOND, "late": _LATE, "cancelled": _CANCELLED, "refund": _REFUND, "chargeback": _REFUND,
-    "overdue": _OVERDUE, "refund_refused": _REFUND_REFUSED,
+    "second": _SECOND, "late": _LATE, "late_part": _LATE_PART, "cancelled": _CANCELLED, "refund": _REFUND,
+    "chargeback": _REFUND, "overdue": _OVERDUE, "refund_refused": _REFUND_REFUSED,
 }  # fmt: skip
 WITH_GOODS = frozenset({"delivered", "preorder", "paid"})
 CURRENCIES = frozenset(MINOR_DIGITS)

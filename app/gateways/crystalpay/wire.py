@@ -113,7 +113,7 @@ def read_state(answer: bytes, invoice_id: str) -> InvoiceState:
         id=info.id,
         state=info.state,
         paid=info.state in ("payed", "wrongamount"),
-        final=info.state in ("payed", "failed"),
+        final=info.state == "failed" or (info.state == "payed" and remaining_minor == 0),
         money=Money(_received_minor(info.state, amount_minor, remaining_minor), info.currency),
         order_id=order_of(info.extra or ""),
     )

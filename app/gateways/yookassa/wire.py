@@ -140,6 +140,8 @@ def read_state(answer: Answer, payment_id: str, *, takes_test: bool) -> InvoiceS
     `waiting_for_capture` is not paid: the money is held and not taken. We always ask for capture, so nobody but the
     merchant himself can bring a payment there.
     """
+    if answer.status == 404 and (error := _error(answer)) and error.code == "not_found":
+        raise Foreign(f"{PARTY} knows no such payment of this shop")  # anybody's shop may notify us of its own
     payment = _read(answer, Payment)
     if payment.id != payment_id:
         raise ProviderDown(f"{PARTY} told about another payment")
@@ -178,12 +180,16 @@ def read_refund(answer: Answer) -> RefundMade:
 
 
 def outcome(made: RefundMade, payment_id: str, money: Money) -> Refunded:
-    """A refund that is done or under way, and the one we mean. Raises: RefundRefused, ProviderDown."""
+    """The refund that we mean, done. Raises: RefundRefused; ProviderDown while it is under way."""
     if not is_id(made.id) or made.payment_id != payment_id or _money(made.amount) != money:
         raise ProviderDown(f"{PARTY} told about another refund")
     if made.status == "canceled":
         reason = made.cancellation_details.reason if made.cancellation_details else ""
         raise RefundRefused(f"{PARTY} canceled the refund: {_word(reason) or 'no reason given'}")
+    if made.status == "pending":
+        raise ProviderDown(
+            f"{PARTY} has not made the refund yet"
+        )  # asked again with the same key, it tells what became
     return Refunded(made.id)
 
 
