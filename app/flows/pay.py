@@ -46,7 +46,9 @@ async def pay(shop: Shop, order_id: UUID, user_id: int, provider: str) -> orders
     if opening is None:  # it cannot be paid, or another request was opening the same payment at this very moment
         opening = await payments.open_(shop.deps.pg, order_id, user_id, provider, lease_s)
     if opening is None:
-        return None
+        order = await orders.get(shop.deps.pg, order_id, user_id)
+        lacks_nothing = order and order.status == "pending" and order.credited_minor >= order.total_minor
+        return await from_balance(shop, order_id, user_id) if lacks_nothing else None
     if opening.turn == "busy":
         raise InProgress("an earlier request is still opening this payment", retry_after_s=2)
     linked = await link(shop, by, order_id, opening) if opening.turn == "ours" else None

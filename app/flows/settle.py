@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from app.base.lease import Lease
-from app.domain import inbox, ledger, orders, outbox, payments
+from app.domain import inbox, ledger, orders, outbox, payments, stock
 from app.domain.payments import Proof, Verdict
 from app.errors import ProviderDown, RedisDown
 from app.flows import hold
@@ -90,7 +90,7 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
         inbox_id=claim.inbox_id, provider=claim.provider, invoice_id=state.id, order_id=state.order_id,
         money=state.money, refunded_minor=state.refunded_minor,
     )  # fmt: skip
-    owed, outcome = await _book(shop, lease, proof)
+    owed, outcome = await _book(shop, lease, proof, patient=job.attempts < PATIENCE)
     if outcome in ("paid", "repeated"):
         shop.errands.send(_mark(shop, claim))  # a round trip that the delivery need not wait for
     return owed
@@ -108,8 +108,8 @@ async def _unpaid(
         raise NotYet(f"{claim.provider} said {state.state}, and the event was repeated since")
 
 
-async def _book(shop: Shop, lease: Lease, proof: Proof) -> tuple[outbox.Owed | None, str]:
-    """All that came and went is booked, each part by a statement of its own.
+async def _book(shop: Shop, lease: Lease, proof: Proof, *, patient: bool) -> tuple[outbox.Owed | None, str]:
+    """All that came and went is booked, each part by a statement of its own; `patient`: it may be tried again.
 
     Returns the delivery that is owed, and what the event came to; empty when another attempt has the job.
     """
@@ -124,8 +124,11 @@ async def _book(shop: Shop, lease: Lease, proof: Proof) -> tuple[outbox.Owed | N
         if verdict.closed or verdict.word in ("repeated", "wrong_currency", "unknown_order"):
             return owed, await _conclude(shop, lease, proof, verdict, outcome)
         outcome = outcome or verdict.word
-        if verdict.word == "late" and await _revived(shop, verdict):
-            continue
+        if verdict.word == "late":
+            if await _revived(shop, verdict):
+                continue
+            if patient and await _in_stock(shop, verdict):
+                raise NotYet("the goods of a late payment are in somebody's hands for a moment")
         if verdict.word != "paid":
             await payments.credit(shop.deps.pg, lease, proof, verdict, shop.deps.settings.payment_window_s)
     raise NotYet(f"{proof.provider}:{proof.invoice_id} is being booked by others")
@@ -163,6 +166,18 @@ async def _revived(shop: Shop, verdict: Verdict) -> bool:
         return False
     await hold.forget(shop, freed.seller_id, freed.product_ids)
     return True
+
+
+async def _in_stock(shop: Shop, verdict: Verdict) -> bool:
+    """The order's goods are there, though not all could be claimed: another statement was at them."""
+    if verdict.order_id is None or verdict.user_id is None:
+        return False
+    order = await orders.get(shop.deps.pg, verdict.order_id, verdict.user_id)
+    if order is None or order.status != "expired":
+        return False
+    lines = orders.lines(order)
+    left = await stock.count(shop.deps.pg, [line.product_id for line in lines])
+    return all((units := left[line.product_id]) is None or units >= line.quantity for line in lines)
 
 
 async def _pay_rest(shop: Shop, order_id: UUID, user_id: int) -> None:

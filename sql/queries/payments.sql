@@ -188,14 +188,14 @@ RETURNING p.id AS payment_id;
 
 -- name: open_payment :opt Opening
 -- A payment of this buyer's pending order is about to be opened by this caller, for what the order still lacks; or the
--- one that is there already, with its link. No row: the order cannot be paid (any more).
+-- one that is there already, with its link. No row: the order cannot be paid (any more), or lacks nothing.
 -- $1 order_id uuid
 -- $2 user_id  int8
 -- $3 provider text
 -- $4 lease_s  int4
 WITH target AS (
-    SELECT o.id, o.number, o.currency, o.expires_at, greatest(1, o.total_minor - least(o.credited_minor, coalesce((
-               SELECT b.balance_minor FROM balances b WHERE b.user_id = o.user_id AND b.currency = o.currency), 0)))
+    SELECT o.id, o.number, o.currency, o.expires_at, o.total_minor - least(o.credited_minor, coalesce((
+               SELECT b.balance_minor FROM balances b WHERE b.user_id = o.user_id AND b.currency = o.currency), 0))
                AS due_minor
       FROM orders o
      WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute'
@@ -210,7 +210,7 @@ retaken AS (
     RETURNING p.id, p.amount_minor, p.opened_at),
 added AS (
     INSERT INTO payments (order_id, provider, amount_minor, currency)
-    SELECT t.id, $3, t.due_minor, t.currency FROM target t WHERE NOT EXISTS (SELECT FROM current)
+    SELECT t.id, $3, t.due_minor, t.currency FROM target t WHERE t.due_minor > 0 AND NOT EXISTS (SELECT FROM current)
     ON CONFLICT DO NOTHING  -- another request was faster: no row, the caller asks again
     RETURNING id, amount_minor, opened_at),
 found AS (

@@ -8,6 +8,7 @@ import msgspec
 from app.base.ids import new_id
 from app.base.money import Money
 from app.domain import inbox
+from app.errors import ProviderDown
 from app.gateways.base import Ask, Callback, Invoice, InvoiceState, Notice, Refunded, Traits
 from tests.world import World
 
@@ -41,6 +42,8 @@ class Scripted:
         raise NotImplementedError
 
     async def fetch(self, invoice_id: str) -> InvoiceState:
+        if invoice_id not in self.states:
+            raise ProviderDown("nothing is written about it")
         return self.states[invoice_id]
 
     async def refund(self, invoice_id: str, money: Money, key: str) -> Refunded:
