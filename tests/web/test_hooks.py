@@ -21,7 +21,7 @@ from app import errors
 from app.flows import settle
 from app.infra.embedded import Servers
 from app.sandbox.crystalpay import ApiFault
-from app.sandbox.crystalpay_wire import Callbacks, Payment
+from app.sandbox.crystalpay_wire import Callbacks, Payment, sign
 from tests.gateways.test_crystalpay import BAD, ID, MIB, OTHER_ID, event, proven
 from tests.web.test_shop import NO_REDIS, Door, in_module, own_world, problem
 from tests.world import GATEWAYS, SALT, Buyer, World, invoice_of
@@ -365,3 +365,15 @@ async def test_f63_an_event_waits_until_the_gateway_can_be_asked(shared: World, 
         shared.crystalpay.faults.clear()
     await later(shared)
     assert (await buyer.status(order), await events(shared, invoice)) == ("delivered", [("settled", "paid")])
+
+
+@in_module
+async def test_an_event_keeps_its_headers_but_no_credentials(shared: World) -> None:
+    _, _, invoice = await placed(shared)
+    more = {"X-Trace": "abc", "Cookie": "session=CANARY", "Authorization": "Bearer CANARY"}
+    body = event(id=invoice, signature=sign(invoice, SALT))
+    sent = await shared.http.post(HOOKS[0], content=body, headers={"Content-Type": "application/json"} | more)
+    assert sent.status_code == 200
+    kept = str(await shared.scalar("SELECT headers FROM inbox WHERE event_key LIKE $1", f"{invoice}:%"))
+    assert '"x-trace": "abc"' in kept
+    assert "CANARY" not in kept
