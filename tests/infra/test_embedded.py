@@ -26,6 +26,7 @@ USER = """
 import signal, sys
 from pathlib import Path
 from app.infra import embedded
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 with embedded.serve(Path(sys.argv[1])):
     print("up", flush=True)

@@ -58,6 +58,7 @@ export const REASONS = {
   overpaid: ["Paid more than the price", "Переплата", "Переплата"],
   underpaid: ["Part payment", "Частичная оплата", "Часткова оплата"],
   late: ["Paid after the time ran out", "Оплата после срока", "Оплата після строку"],
+  late_part: ["Part paid after the time ran out", "Часть оплаты после срока", "Частина оплати після строку"],
   second: ["Paid twice", "Повторная оплата", "Повторна оплата"],
   cancelled: ["Paid for a cancelled order", "Оплата отменённого заказа", "Оплата скасованого замовлення"],
   from_balance: ["Paid from the balance", "Оплата с баланса", "Оплата з балансу"],
