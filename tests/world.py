@@ -1,6 +1,7 @@
 """A whole shop in one process, on real servers and over real HTTP, for tests that tell a story."""
 
 import base64
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
@@ -11,7 +12,6 @@ import msgspec
 from litestar import Litestar
 
 from app.base import clock
-from app.demo.environment import free_port
 from app.domain import catalog, goods, ledger, units
 from app.domain.catalog import NewProduct
 from app.errors import PostgresDown, RedisDown
@@ -121,7 +121,7 @@ class World:
         async with AsyncExitStack() as stack:
             crystalpay = CrystalPay("desk", "secret-one-of-the-tests", SALT, minute_ms=50)
             telegram = Telegram(BOT_TOKEN)
-            port = free_port()
+            port = reserved_port(stack)
             settings = settings_for(
                 database_url,
                 redis_url,
@@ -215,3 +215,12 @@ def invoice_of(placed: dict[str, Any]) -> str:
 
 def order_id_of(placed: dict[str, Any]) -> UUID:
     return UUID(placed["order"]["id"])
+
+
+def reserved_port(stack: AsyncExitStack) -> int:
+    """A port that no outgoing connection of this busy machine, and no other test process, takes before we listen."""
+    holder = stack.enter_context(socket.socket())
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    return port

@@ -24,9 +24,9 @@ from app.sandbox.crystalpay import CrystalPay
 from app.sandbox.serve import running
 from app.sandbox.telegram import Telegram
 from app.settings import Settings
-from tests.e2e.stage import environment_of, reserved_port
+from tests.e2e.stage import environment_of
 from tests.e2e.traps import Doors, Process, Zygote, until
-from tests.world import BOT_TOKEN, SALT, add_keys, invoice_of, settings_for, with_gateway
+from tests.world import BOT_TOKEN, SALT, add_keys, invoice_of, reserved_port, settings_for, with_gateway
 
 HOST = "127.0.0.1"
 WEBS = 2

@@ -5,7 +5,6 @@ there. Clients, the gateway and the supervisor then do what real ones do: they r
 """
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,7 +33,7 @@ from app.sandbox.telegram import Telegram
 from bench.proxy import HOST, Upstream, listening, proxied
 from tests.conftest import check_keys
 from tests.e2e.traps import AUDIT, PATIENCE_S, Doors, Process, Trap, Zygote, until
-from tests.world import BOT_TOKEN, SALT, Buyer, add_keys, invoice_of, settings_for
+from tests.world import BOT_TOKEN, SALT, Buyer, add_keys, invoice_of, reserved_port, settings_for
 
 MINUTE_MS = 100  # the gateway's "minute": its ten calls take 4.5 s
 UNITS = 3  # on the shelf of every run
@@ -288,15 +287,6 @@ def environment_of(settings: msgspec.Struct) -> dict[str, str]:
         given |= {f"{gateway}_{field}": value for field, value in fields.items()}
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
     return {f"TORG_{name.upper()}": text for name, text in texts.items()}
-
-
-def reserved_port(stack: AsyncExitStack) -> int:
-    """A port that no outgoing connection of this busy machine takes while a killed process does not listen on it."""
-    holder = stack.enter_context(socket.socket())
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind((HOST, 0))
-    port: int = holder.getsockname()[1]
-    return port
 
 
 @asynccontextmanager

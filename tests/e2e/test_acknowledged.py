@@ -29,10 +29,10 @@ from app.infra.pipe import Pipe
 from app.sandbox import crystalpay_wire
 from bench.callers import post
 from bench.proxy import HOST
-from tests.e2e.stage import environment_of, reserved_port
+from tests.e2e.stage import environment_of
 from tests.e2e.traps import PATIENCE_S, Doors, Process, Zygote
 from tests.gateways.drivers.cryptopay import Driver
-from tests.world import GATEWAYS, World
+from tests.world import GATEWAYS, World, reserved_port
 
 KILLS = int(os.environ.get("TORG_KILLS", "40"))
 TOGETHER = 4  # callbacks under way when a process is killed
