@@ -24,7 +24,7 @@ KEYS = (
         "hash",
         "60 s",
         "stock",
-        "hold id -> its cart, while a checkout is between Redis and Postgres",
+        "hold id -> its cart, while a checkout is between Redis and Postgres; empty: sold, as a repeat said",
     ),
     Key("{s:<seller>}due", "zset", "60 s", "stock", "hold id by the moment (ms) at which it lapses"),
     Key("{s:<seller>}sold", "hash", "60 s", "stock", "product id -> units sold since the moment in its field `epoch`"),

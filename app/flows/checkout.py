@@ -5,6 +5,7 @@ gateway makes the invoice outside any transaction, Postgres keeps the link. Dies
 same key shares the hold, or it lapses. Dies after it: a repeat goes on where this one stopped, or the order expires.
 """
 
+import asyncio
 from uuid import UUID
 
 import msgspec
@@ -37,7 +38,8 @@ WHY_NOT = {
     "used": "you have used it",
     "exhausted": "others have used it up",
 }
-CLAIM_TRIES = 3  # another checkout may hold rows for the instant of its statement
+CLAIM_TRIES = 4  # another checkout may hold rows for the instant of its statement
+CLAIM_PAUSE_S = 0.03
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,8 @@ async def place(shop: Shop, want: Want) -> Placed:
         if repeat := await orders.find_repeat(shop.deps.pg, want.user_id, want.idempotency_key):
             return await _resume(shop, want, repeat)
         raise
-    for _ in range(CLAIM_TRIES):
+    for tried in range(CLAIM_TRIES):
+        await asyncio.sleep(CLAIM_PAUSE_S * tried)  # the other's commit is on its way to the disk
         placed = await _try(shop, want, seller_id, counted)
         if placed is not None:
             return placed

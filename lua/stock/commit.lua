@@ -2,8 +2,9 @@
 -- stock/commit: an order has claimed its cart in Postgres; its units are sold here too, hold or no hold.
 --
 -- reply  committed                     -- the hold is over
--- reply  gone                          -- there was no such hold (any more): a first call took the units off now
--- cost   O(lines + log holds), at most 6 commands + 4 per line
+-- reply  gone                          -- there was no such hold (any more): a first call took the units off now,
+--                                         unless a repeat had ended the hold for it
+-- cost   O(lines + log holds), at most 7 commands + 4 per line
 -- slot   {s:<seller>}
 
 local free   = KEYS[1]                  -- hash  units free to sell, by product
@@ -16,9 +17,15 @@ local ttl_ms = tonumber(ARGV[2])        -- ms    life of the counters
 local again  = ARGV[3]                  -- flag  1: by a repeat of the request that claimed, which may have called
 -- ARGV[4..] product, units, product, units, …; each product once, units > 0
 
-redis.call("ZREM", due, hold)
-local found = redis.call("HDEL", held, hold) == 1
-if not found and again == "1" then
+local cart = redis.call("HGET", held, hold)
+local found = cart and cart ~= ""       -- an empty cart: a repeat was here first
+if found and again == "1" then
+  redis.call("HSET", held, hold, "")    -- the first call may still come, and must not take the units off once more
+elseif again == "0" then
+  redis.call("HDEL", held, hold)
+  redis.call("ZREM", due, hold)
+end
+if not found and (cart or again == "1") then
   return {"gone"}
 end
 local time = redis.call("TIME")

@@ -12,7 +12,7 @@ local due  = KEYS[3]                    -- zset  hold ids by the moment (ms) at 
 local hold = ARGV[1]                    -- bytes hold id
 
 local cart = redis.call("HGET", held, hold)
-if not cart then
+if not cart or cart == "" then          -- empty: sold, says a repeat of its request
   return {"gone"}
 end
 redis.call("HDEL", held, hold)

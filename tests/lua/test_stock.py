@@ -195,9 +195,19 @@ async def test_a_repeat_ends_a_hold_that_is_left_and_nothing_else(store: Redis) 
     hold = await held_cart(store, (1, 2))
     assert await commit(store, hold, (1, 2), again=True) == Committed()
     after = await look(store)
-    assert after == State({1: 3}, {}, set())
+    assert after == State({1: 3}, {str(hold): ""}, {str(hold)})  # an empty cart, for the first to find
     assert await commit(store, hold, (1, 2), again=True) == Gone()
+    assert await stock.release(store, SELLER, hold) == Gone()
     assert await look(store) == after
+
+
+async def test_a_commit_after_its_repeats_takes_nothing_off_once_more(store: Redis) -> None:
+    await shelve(store, 5)
+    hold = await held_cart(store, (1, 2))
+    assert await commit(store, hold, (1, 2), again=True) == Committed()
+    assert await commit(store, hold, (1, 2)) == Gone()
+    assert await look(store) == State({1: 3}, {}, set())
+    assert await store.command("HGET", keys.stock_sold(SELLER), 1) == b"2"
 
 
 async def test_a_commit_does_not_count_what_nobody_counts(store: Redis) -> None:
@@ -336,8 +346,11 @@ async def test_release_costs_what_it_states(redis: Pipe, lines: int) -> None:
 
 @pytest.mark.parametrize("lines", [1, 20])
 async def test_commit_costs_what_it_states(redis: Pipe, lines: int) -> None:
-    await shelve(redis, *[1] * lines)
+    await shelve(redis, *[3] * lines)
     cost, cart = stated(stock.COMMIT), [(product, 1) for product in range(1, lines + 1)]
     hold = await held_cart(redis, *cart)
     assert await commands_run(redis, commit(redis, hold, *cart)) < cost.most(lines=lines)
     assert await commands_run(redis, commit(redis, hold, *cart)) == cost.most(lines=lines)  # it is gone
+    kept = await held_cart(redis, *cart)
+    assert await commands_run(redis, commit(redis, kept, *cart, again=True)) < cost.most(lines=lines)
+    assert await commands_run(redis, commit(redis, kept, *cart)) < cost.most(lines=lines)
