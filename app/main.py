@@ -31,11 +31,10 @@ from app.web import (
     reviews,
     shop,
 )
+from app.web.bodies import MAX_BODY_BYTES
 from app.web.requests import JsonRequest, RequestId
 
 log = structlog.get_logger(__name__)
-
-MAX_BODY_BYTES = 1024 * 1024
 
 HANDLERS = (
     shop.open_session, shop.me, shop.list_products, shop.show_product,

@@ -2,9 +2,10 @@
 
 `torg` is two real `torg web` processes as they come, log and rate limiter included: a callback is proven, and its order
 paid by `settle_signed`, together with what else has come; its delivery is owed, and rung for. `sequential` is
-`source.py` in two processes: the same proof, 12 queries. Both are called by 64 callers, 32 for each process, nothing
-is far away, and Postgres writes to disk before it answers. `pgbench` runs `settle_signed` itself with one callback a
-call, prepared, over as many connections, without HTTP, JSON or signatures: what the statement alone would give.
+`source.py` in two processes: the same proof, 12 queries. `answered` is a handler beside it that proves the callback and
+does nothing: what framework, callers and machine leave to be had. Each is called by 64 callers, 32 for each process,
+nothing is far away, and Postgres writes to disk before it answers. `pgbench` runs `settle_signed` itself with one
+callback a call, prepared, over as many connections, without HTTP, JSON or signatures: what the statement alone gives.
 
 All work on one database with orders that are made before each turn, interleaved; no worker delivers meanwhile.
 `correct`: every order paid and booked once, the ledger adds up, and nothing but 200 was answered.
@@ -46,7 +47,7 @@ from bench.report import Round, Row
 ROUNDS = 5
 PROCESSES = 2
 CALLERS = 64
-CALLS = {"torg": 4096, "sequential": 512, "pgbench": 2048}  # in a turn: a second or so
+CALLS = {"torg": 4096, "sequential": 512, "answered": 4096, "pgbench": 2048}  # in a turn: a second or so
 BUYERS = 1000
 PRICE_MINOR = 10_000
 FIRST_INVOICE = 1_000_000
@@ -128,7 +129,8 @@ async def compared(folder: Path, servers: Servers) -> tuple[list[Row], list[str]
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     async with Bench.opened(folder, servers) as bench:
         variants: dict[str, Callable[[Sequence[Sale]], Awaitable[Turn]]] = {
-            "torg": bench.torg, "sequential": bench.sequential, "pgbench": bench.pgbench,
+            "torg": bench.torg, "sequential": bench.sequential, "answered": bench.answered,
+            "pgbench": bench.pgbench,
         }  # fmt: skip
         done: dict[str, list[Turn]] = {name: [] for name in variants}
         for _ in range(ROUNDS + 1):  # the first is warm-up
@@ -197,12 +199,17 @@ class Bench:
     async def sequential(self, sales: Sequence[Sale]) -> Turn:
         return await self.called("sequential", sales)
 
-    async def called(self, name: str, sales: Sequence[Sale]) -> Turn:
-        """Every callback is answered."""
+    async def answered(self, sales: Sequence[Sale]) -> Turn:
+        turn = await self.called("answered", sales, paid=False)
+        await self.pg.fetch("UPDATE orders SET status = 'expired' WHERE id = ANY ($1)", named(sales)[:1])
+        return turn
+
+    async def called(self, name: str, sales: Sequence[Sale], *, paid: bool = True) -> Turn:
+        """Every callback is answered, and its order paid or left."""
         urls = self.urls[name]
         calls = await callers.called(urls, [request(urls[0], sale) for sale in sales], CALLERS)
         cpu = calls.cpu_s / calls.round.seconds / (os.cpu_count() or 1)
-        return Turn(calls.round, not calls.refused and await self.paid(sales), cpu)
+        return Turn(calls.round, not calls.refused and await self.paid(sales) is paid, cpu)
 
     async def pgbench(self, sales: Sequence[Sale]) -> Turn:
         """The statement, once for each callback."""
@@ -281,7 +288,7 @@ def bare_statement() -> str:
 async def served(folder: Path, environ: dict[str, str]) -> AsyncIterator[dict[str, list[str]]]:
     """The addresses of each variant's webhook while its processes run."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TORG_")} | environ
-    urls: dict[str, list[str]] = {"torg": [], "sequential": []}
+    urls: dict[str, list[str]] = {"torg": [], "sequential": [], "answered": []}
     blocks = []
     try:
         for number in range(PROCESSES):
@@ -299,6 +306,7 @@ async def served(folder: Path, environ: dict[str, str]) -> AsyncIterator[dict[st
             await asyncio.to_thread(source.wait_ready, f"{source_url}/ready", PATIENCE_S)
             urls["torg"].append(f"{web_url}/api/webhook/payment/cryptopay")
             urls["sequential"].append(f"{source_url}/settle")
+            urls["answered"].append(f"{source_url}/answer")
         yield urls
     finally:
         for block in blocks:
@@ -308,12 +316,13 @@ async def served(folder: Path, environ: dict[str, str]) -> AsyncIterator[dict[st
 def verdict(rows: Sequence[Row], turns: dict[str, list[Turn]]) -> list[str]:
     """What was promised beside what was measured."""
     rate = {row.variant: row.per_second for row in rows}
-    times, bare = rate["torg"] / rate["sequential"], rate["torg"] / rate["pgbench"]
+    times, bare, most = (rate["torg"] / rate[name] for name in ("sequential", "pgbench", "answered"))
     together = statistics.median(turn.together for turn in turns["torg"])
     shares = {name: statistics.median(turn.cpu for turn in turns[name]) for name in ("torg", "sequential")}
     return [
         f"{times:.1f} times as many as sequential (promised: at least 8): {'kept' if times >= 8 else 'MISSED'}",
         f"{bare:.2f} times as many as the bare statement, one callback a call, by pgbench",
+        f"{most:.0%} of a handler that proves the callback and does nothing ({times / most:.1f} times sequential)",
         f"{together:.1f} callbacks were settled by one statement",
         "the callers had " + ", ".join(f"{share:.0%} of the CPUs beside {name}" for name, share in shares.items()),
     ]

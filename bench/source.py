@@ -91,7 +91,7 @@ async def settle(db: Any, told: Invoice) -> None:
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The handler; `/ready` answers once every connection is warm."""
+    """The handler; `/answer` proves a callback and does nothing; `/ready` answers once every connection is warm."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -99,13 +99,21 @@ def create_app(settings: Settings) -> Litestar:
             app.state.desk = desk
             yield
 
-    @post("/settle", status_code=200)
-    async def paid(request: Req) -> Response[bytes]:
+    async def proven(request: Req) -> bytes:
         body = await request.body()
         given = request.headers.get(SIGNATURE, "")
         if not hmac.compare_digest(given, sign(body, settings.gateways["cryptopay"]["token"])):
             raise HTTPException(status_code=401)
-        update = msgspec.json.decode(body, type=Update)
+        return body
+
+    @post("/answer", status_code=200)
+    async def answer(request: Req) -> Response[bytes]:
+        await proven(request)
+        return Response(b'{"ok":true}', media_type="application/json")
+
+    @post("/settle", status_code=200)
+    async def paid(request: Req) -> Response[bytes]:
+        update = msgspec.json.decode(await proven(request), type=Update)
         if (update.update_type, update.payload.status) != ("invoice_paid", "paid"):
             raise HTTPException(status_code=422)  # the bench sends no others
         async with request.app.state.desk.held(1) as (db,):
@@ -116,7 +124,7 @@ def create_app(settings: Settings) -> Litestar:
     async def ready() -> None:
         return None
 
-    return Litestar([paid, ready], lifespan=[lifespan], openapi_config=None, logging_config=None, debug=False)
+    return Litestar([paid, answer, ready], lifespan=[lifespan], openapi_config=None, logging_config=None, debug=False)
 
 
 if __name__ == "__main__":

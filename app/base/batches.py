@@ -12,31 +12,45 @@ Work = Callable[[list[T]], Awaitable[list[R]]]
 
 
 class Batches(Generic[T, R]):
-    """Runs `work` on what has gathered, at most `most` at a time and `at_once` side by side; nobody waits for company.
+    """Runs `work` on what has gathered: at once when nothing runs, else with the others when that is done.
+
+    Where `work` is far away that could be long, so nobody waits for longer than `patience_s` while fewer than `at_once`
+    batches run side by side. At most `most` items make a batch.
 
     A batch that fails with anything but one of `shared` is done again one by one, so that one bad item is alone with
     its failure.
     """
 
-    def __init__(self, work: Work[T, R], *, most: int, at_once: int, shared: type[Exception]) -> None:
-        self.work, self.most, self.at_once, self.shared = work, most, at_once, shared
+    def __init__(
+        self, work: Work[T, R], *, most: int, at_once: int, patience_s: float, shared: type[Exception]
+    ) -> None:
+        self.work, self.most, self.at_once, self.patience_s, self.shared = work, most, at_once, patience_s, shared
+        self.impatience: asyncio.TimerHandle | None = None
         self.waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self.running: set[asyncio.Task[None]] = set()
 
     async def do(self, item: T) -> R:
         """What `work` answers for this item. Raises: what it raises."""
-        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
         self.waiting.append((item, answer))
-        if len(self.running) < self.at_once:
-            task = asyncio.create_task(self._run())
-            self.running.add(task)
-            task.add_done_callback(self.running.discard)
+        if not self.running:
+            self._start()
+        elif self.impatience is None:
+            self.impatience = loop.call_later(self.patience_s, self._start)
         return await answer
 
     async def finish(self) -> None:
         """Everything that was begun is answered."""
         while self.running:
             await asyncio.gather(*self.running)
+
+    def _start(self) -> None:
+        self.impatience = None
+        if self.waiting and len(self.running) < self.at_once:
+            task = asyncio.create_task(self._run())
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
 
     async def _run(self) -> None:
         while self.waiting:

@@ -19,9 +19,9 @@ def decode_object(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8")
         if "\\u0000" in text:
             raise BadJson("holds NUL")
-        found = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)
-        text_again = json.dumps(found, ensure_ascii=False)
-        text_again.encode("utf-8")
+        found = _DECODER.decode(text)
+        if "\\u" in text:  # the only way in for a lone surrogate
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
     except BadJson:
         raise
     except UnicodeError as error:
@@ -49,3 +49,6 @@ def _finite(text: str) -> float:
 
 def _refuse(constant: str) -> NoReturn:
     raise BadJson(f"{constant} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse, parse_float=_finite)

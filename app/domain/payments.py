@@ -107,7 +107,8 @@ class Taken(msgspec.Struct, frozen=True):
 Settlements = Batches[Signed, Taken]
 
 MOST_TOGETHER = 64  # callbacks of one statement
-AT_ONCE = 2  # statements of one process, so that one waits for the disk while another is planned
+AT_ONCE = 4  # statements of one process, of its 8 connections
+PATIENCE_S = 0.005  # longer than a statement on a Postgres next door takes, much shorter than the way to a distant one
 
 FAIL = Opt("payments/fail_payment", Failed)
 OPEN = Opt("payments/open_payment", Opening)
@@ -188,4 +189,4 @@ def gathered(pg: Postgres) -> Settlements:
         log.info("payments settled", events=len(signed), paid=paid)  # a line each would cost a fifth of the request
         return taken
 
-    return Batches(settle_together, most=MOST_TOGETHER, at_once=AT_ONCE, shared=PostgresDown)
+    return Batches(settle_together, most=MOST_TOGETHER, at_once=AT_ONCE, patience_s=PATIENCE_S, shared=PostgresDown)

@@ -11,6 +11,8 @@ from app.web.params import MAX_ID
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+MAX_BODY_BYTES = 1024 * 1024
+
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]  # Postgres text cannot hold NUL
 Line = Annotated[str, Meta(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # and something in it
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]

@@ -42,10 +42,13 @@ def caller(scope: Scope, shop: Shop) -> Session | None:
 
 
 def address(scope: Scope) -> str:
-    """The client's address, through trusted proxies."""
-    peer = scope["client"]
-    forwarded = [value.decode("latin-1") for value in _values(scope, b"x-forwarded-for")]
-    found: str = scope["litestar_app"].state.proxies.client(peer[0] if peer else None, forwarded)
+    """The client's address, through trusted proxies, read once per request."""
+    known: dict[str, Any] = scope["state"]
+    if "address" not in known:
+        peer = scope["client"]
+        forwarded = [value.decode("latin-1") for value in _values(scope, b"x-forwarded-for")]
+        known["address"] = scope["litestar_app"].state.proxies.client(peer[0] if peer else None, forwarded)
+    found: str = known["address"]
     return found
 
 

@@ -16,11 +16,13 @@ class Work:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.gate = asyncio.Event()
+        self.gate, self.second = asyncio.Event(), asyncio.Event()
         self.down = False
 
     async def __call__(self, items: list[int]) -> list[int]:
         self.batches.append(items)
+        if len(self.batches) == 2:
+            self.second.set()
         await self.gate.wait()
         if self.down:
             raise Down
@@ -38,7 +40,7 @@ async def ask(batches: Batches[int, int], *items: int) -> list[asyncio.Task[int]
 
 async def test_the_first_goes_at_once_and_the_others_together() -> None:
     work = Work()
-    batches = Batches(work, most=3, at_once=1, shared=Down)
+    batches = Batches(work, most=3, at_once=1, patience_s=60, shared=Down)
     tasks = await ask(batches, 1)
     tasks += await ask(batches, 2, 3, 4, 5)
     assert work.batches == [[1]]
@@ -48,20 +50,24 @@ async def test_the_first_goes_at_once_and_the_others_together() -> None:
     assert not batches.running
 
 
-async def test_so_many_run_side_by_side() -> None:
+async def test_nobody_waits_for_a_slow_batch_while_another_may_run() -> None:
     work = Work()
-    batches = Batches(work, most=3, at_once=2, shared=Down)
+    batches = Batches(work, most=3, at_once=2, patience_s=0.01, shared=Down)
     tasks = await ask(batches, 1)
-    tasks += await ask(batches, 2)
-    tasks += await ask(batches, 3, 4)
-    assert work.batches == [[1], [2]]
+    tasks += await ask(batches, 2, 3)
+    assert work.batches == [[1]]
+    await asyncio.wait_for(work.second.wait(), 5)
+    tasks += await ask(batches, 4)
+    await asyncio.sleep(0.05)
+    assert work.batches == [[1], [2, 3]]
     work.gate.set()
     assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert work.batches == [[1], [2, 3], [4]]
 
 
 async def test_one_that_fails_is_alone_with_its_failure() -> None:
     work = Work()
-    batches = Batches(work, most=9, at_once=1, shared=Down)
+    batches = Batches(work, most=9, at_once=1, patience_s=60, shared=Down)
     tasks = await ask(batches, 1)
     tasks += await ask(batches, 2, 13, 3)
     work.gate.set()
@@ -74,7 +80,7 @@ async def test_one_that_fails_is_alone_with_its_failure() -> None:
 async def test_what_is_everybodys_failure_is_not_tried_again_one_by_one() -> None:
     work = Work()
     work.down = True
-    batches = Batches(work, most=9, at_once=1, shared=Down)
+    batches = Batches(work, most=9, at_once=1, patience_s=60, shared=Down)
     tasks = await ask(batches, 1)
     tasks += await ask(batches, 2, 3)
     work.gate.set()
@@ -84,7 +90,7 @@ async def test_what_is_everybodys_failure_is_not_tried_again_one_by_one() -> Non
 
 async def test_a_caller_that_leaves_takes_nobody_along() -> None:
     work = Work()
-    batches = Batches(work, most=9, at_once=1, shared=Down)
+    batches = Batches(work, most=9, at_once=1, patience_s=60, shared=Down)
     first, second = await ask(batches, 1, 2)
     first.cancel()
     work.gate.set()
