@@ -13,7 +13,8 @@ from arq.jobs import serialize_job
 from app.base import keys
 from app.infra.lua import Redis, Script
 
-JOB = "run_job"  # the one arq function: claims its outbox row and does what it says
+JOB = "run_job"  # the arq function that claims its outbox row and does what it says
+MAIL = "drain_mail"  # the one that has the worker look for mails that are due, whichever row it was rung for
 
 RECORD_MS = 3_600_000
 BELL_MS = 60_000
@@ -37,15 +38,16 @@ class Queue:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
 
-    async def ring(self, outbox_id: int, attempts: int = 0) -> None:
+    async def ring(self, outbox_id: int, turn: int = 0, *, job: str = JOB) -> None:
         """A worker will try this row: at once when one waits, within a second when one polls. Again is nothing.
 
         Raises: RedisDown; then the relay rings again, or runs the row itself.
         """
-        # A new id for every try, because arq blocks an id whose worker died; the same for every ring of one try,
-        # because a relay that rings each second must not fill the queue.
-        job_id = keys.arq_job_id(outbox_id, attempts)
-        record = serialize_job(JOB, (outbox_id,), {}, None, time.time_ns() // 1_000_000, serializer=serialize)
+        # A new id for every turn of the row (a try, a moment from which it is due), because arq blocks an id whose
+        # worker died; the same for every ring of one turn, because a relay that rings each second must not fill the
+        # queue.
+        job_id = keys.arq_job_id(outbox_id, turn)
+        record = serialize_job(job, (outbox_id,), {}, None, time.time_ns() // 1_000_000, serializer=serialize)
         await RING(
             self.redis,
             keys=[keys.ARQ_QUEUE, keys.ARQ_BELL, job_key_prefix + job_id],

@@ -3,6 +3,8 @@
 import asyncio
 from uuid import UUID
 
+import msgspec
+
 from app.base.ids import new_id
 from app.base.lease import Lease
 from app.domain import orders, outbox
@@ -10,6 +12,7 @@ from app.infra.sql import Postgres
 from tests.sql.shelf import Shelf
 
 OWE = "INSERT INTO outbox (kind, key, payload) VALUES ('tell', $1, '{\"a\": 1}') RETURNING id"
+LINE = "INSERT INTO outbox (kind, key, payload, aggregate) VALUES ('tell', $1, '{}', $2) RETURNING id"
 ROW = "SELECT state, attempts, last_error, lease_until IS NULL, done_at IS NOT NULL FROM outbox WHERE id = $1"
 LAPSE = "UPDATE outbox SET lease_until = now() - interval '1 second' WHERE id = $1"
 
@@ -23,6 +26,11 @@ def attempt(outbox_id: int, lease_s: int = 60) -> Lease:
     return Lease(outbox_id, new_id(), lease_s)
 
 
+async def in_line(pg: Postgres, aggregate: str = "a:1") -> int:
+    ((outbox_id,),) = await pg.fetch(LINE, (str(new_id()), aggregate))
+    return int(outbox_id)
+
+
 async def due(pg: Postgres, *, grace_ms: int, size: int) -> list[int]:
     return [found.id for found in await outbox.due(pg, grace_ms=grace_ms, size=size)]
 
@@ -34,7 +42,8 @@ async def row(pg: Postgres, outbox_id: int) -> tuple[object, ...]:
 async def test_a_row_is_one_attempts_at_a_time(pg: Postgres) -> None:
     outbox_id = await owed(pg)
     claims = await asyncio.gather(*(outbox.claim(pg, attempt(outbox_id)) for _ in range(10)))
-    assert [claim for claim in claims if claim] == [outbox.Job(outbox_id, "tell", '{"a": 1}', 1)]
+    (job,) = [claim for claim in claims if claim]
+    assert msgspec.structs.replace(job, late_ms=0) == outbox.Job(outbox_id, "tell", '{"a": 1}', 1)
 
 
 async def test_a_row_that_is_not_there_is_nobodys(pg: Postgres) -> None:
@@ -123,12 +132,94 @@ async def test_what_is_due_is_found_the_oldest_first(pg: Postgres) -> None:
     assert await due(pg, grace_ms=0, size=1) == [ids[1]]
 
 
+async def test_jobs_of_one_aggregate_are_done_one_after_another_in_their_order(pg: Postgres) -> None:
+    first, second, third = [await in_line(pg) for _ in range(3)]
+    other = await in_line(pg, "a:2")
+    assert await due(pg, grace_ms=0, size=9) == [first, other]  # the relay does not look at those that wait
+    for early in (second, third):
+        assert await outbox.claim(pg, attempt(early)) is None
+    mine = attempt(first)
+    assert await outbox.claim(pg, mine)
+    assert await outbox.claim(pg, attempt(second)) is None
+    assert await due(pg, grace_ms=0, size=9) == [other]
+    assert await outbox.finish(pg, mine) == outbox.Closed(first, second)
+    assert await outbox.claim(pg, attempt(third)) is None
+    mine = attempt(second)
+    assert await outbox.claim(pg, mine)
+    assert await outbox.finish(pg, mine) == outbox.Closed(second, third)
+    mine = attempt(third)
+    assert await outbox.claim(pg, mine)
+    assert await outbox.finish(pg, mine) == outbox.Closed(third, None)
+    assert await outbox.claim(pg, attempt(other))
+
+
+async def test_a_retry_holds_up_those_behind_it(pg: Postgres) -> None:
+    first, second = [await in_line(pg) for _ in range(2)]
+    mine = attempt(first)
+    await outbox.claim(pg, mine)
+    await outbox.retry(pg, mine, 60.0, "later")
+    assert await outbox.claim(pg, attempt(second)) is None
+    assert await due(pg, grace_ms=0, size=9) == []
+
+
+async def test_a_dead_letter_holds_up_nobody(pg: Postgres) -> None:
+    first, second = [await in_line(pg) for _ in range(2)]
+    mine = attempt(first)
+    await outbox.claim(pg, mine)
+    assert await outbox.bury(pg, mine, "never") == outbox.Closed(first, second)
+    assert await outbox.claim(pg, attempt(second))
+
+
+async def test_who_finishes_wakes_nobody_of_another_aggregate(pg: Postgres) -> None:
+    alone, _, behind = await owed(pg), await in_line(pg), await owed(pg)
+    mine = attempt(alone)
+    await outbox.claim(pg, mine)
+    assert await outbox.finish(pg, mine) == outbox.Closed(alone, None)
+    assert await outbox.claim(pg, attempt(behind))
+
+
+async def test_a_job_that_was_committed_later_with_an_earlier_id_has_the_next_turn(pg: Postgres) -> None:
+    """Ids are taken before the commit: order is promised among what was committed before the claim."""
+    async with pg.pool.acquire() as slow:
+        began = slow.transaction()
+        await began.start()
+        early = await slow.fetchval(LINE, "early", "a:1")
+        late, last = await in_line(pg), await in_line(pg)
+        assert early < late
+        mine = attempt(late)
+        assert await outbox.claim(pg, mine)
+        await began.commit()
+    assert await outbox.claim(pg, attempt(last)) is None
+    assert await outbox.finish(pg, mine) == outbox.Closed(late, early)
+
+
+async def test_of_crowds_of_claims_in_one_aggregate_never_two_run_and_all_are_done(pg: Postgres) -> None:
+    ids = [await in_line(pg) for _ in range(12)]
+    running, order = 0, list[int]()
+
+    async def worker() -> None:
+        nonlocal running
+        while len(order) < len(ids):
+            for outbox_id in reversed(ids):
+                mine = attempt(outbox_id)
+                if await outbox.claim(pg, mine):
+                    running += 1
+                    assert running == 1
+                    await asyncio.sleep(0)
+                    running -= 1
+                    order.append(outbox_id)
+                    assert await outbox.finish(pg, mine)
+
+    await asyncio.gather(*(worker() for _ in range(4)))
+    assert order == ids
+
+
 async def test_a_delivery_by_an_attempt_that_lost_its_lease_delivers_nothing(shelf: Shelf) -> None:
     product = await shelf.product()
     await shelf.unit(product)
     new = shelf.cart((product, 1))
     await orders.create(shelf.pg, new)
-    await shelf.pg.fetch("UPDATE orders SET status = 'paid'", ())
+    await shelf.pg.fetch("UPDATE orders SET status = 'paid', paid_at = now()", ())
     slow = attempt(await owed(shelf.pg))
     await outbox.claim(shelf.pg, slow)
     await shelf.pg.fetch(LAPSE, (slow.outbox_id,))
@@ -142,6 +233,28 @@ async def test_a_delivery_by_an_attempt_that_lost_its_lease_delivers_nothing(she
     assert await states(shelf, new.order_id) == ("delivered", "delivered", "sold")
     assert await orders.deliver(shelf.pg, quick, new.order_id, ["alert"]) is None
     assert await shelf.rows("SELECT count(*) FROM outbox WHERE kind = 'tell'") == [(2,)]  # `owed` above, and the news
+
+
+async def test_a_delivery_does_not_overtake_an_earlier_message_about_the_order(shelf: Shelf) -> None:
+    product = await shelf.product()
+    await shelf.unit(product)
+    new = shelf.cart((product, 1))
+    await orders.create(shelf.pg, new)
+    await shelf.pg.fetch("UPDATE orders SET status = 'paid', paid_at = now()", ())
+    earlier = await in_line(shelf.pg, f"tell:{new.order_id}")
+    mine = attempt(await owed(shelf.pg))
+    await outbox.claim(shelf.pg, mine)
+    delivered = await orders.deliver(shelf.pg, mine, new.order_id, [])
+    assert delivered is not None
+    assert (delivered.status, delivered.outbox_id) == ("delivered", None)  # nothing to go on with
+    teller = attempt(earlier)
+    assert await outbox.claim(shelf.pg, teller)
+    closed = await outbox.finish(shelf.pg, teller)
+    assert closed is not None
+    assert closed.next_id is not None
+    news = await outbox.claim(shelf.pg, attempt(closed.next_id))
+    assert news is not None
+    assert (news.kind, news.attempts) == ("tell", 1)
 
 
 async def states(shelf: Shelf, order_id: UUID) -> tuple[str, str, str]:

@@ -5,23 +5,23 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from app.base import keys
 from app.base.lease import Lease
 from app.domain import outbox
 from app.errors import PostgresDown, ProviderDown
 from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
 from app.shop import Shop, opened
-from tests.web.test_shop import NO_REDIS, Door
-from tests.world import settings_for
+from tests.web.test_shop import Door
+from tests.world import BOT_TOKEN, settings_for
 from workers import jobs
-from workers.relay import relay
+from workers.kinds import KINDS, Handler, Kind
 
-Handle = Callable[[jobs.Handler], None]
+Handle = Callable[[Handler], None]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def shop(pg_url: str, servers: Servers, redis: Pipe) -> AsyncIterator[Shop
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
     """What jobs of kind `trial` do."""
-    return lambda handler: monkeypatch.setitem(jobs.KINDS, "trial", handler)
+    return lambda handler: monkeypatch.setitem(KINDS, "trial", Kind(handler))
 
 
 @pytest.fixture
@@ -99,13 +99,29 @@ async def test_a_job_of_unknown_kind_is_a_dead_letter(shop: Shop, logged: LogCap
     assert [line["log_level"] for line in logged.entries] == ["error"]
 
 
-@pytest.mark.parametrize("kind", ["settle", "deliver", "tell"])
-async def test_a_payload_that_does_not_decode_is_tried_again_and_kept(shop: Shop, kind: str) -> None:
-    outbox_id = await owe(shop, kind, payload='{"bad": 1}')
+UNTOLD = {"refresh"}  # is told nothing
+BAD = [*((kind, "[]") for kind in sorted(KINDS.keys() - UNTOLD)), ("settle", "null"), ("tell", '{"bad": 1}')]
+
+
+@pytest.mark.parametrize(("kind", "payload"), BAD)
+async def test_a_payload_that_does_not_decode_is_a_dead_letter_at_once(shop: Shop, kind: str, payload: str) -> None:
+    outbox_id = await owe(shop, kind, payload=payload)
     await jobs.run(shop, outbox_id)
     after = await row(shop, outbox_id)
-    assert (after["state"], after["attempts"], after["payload"]) == ("owed", 1, '{"bad": 1}')
-    assert "ValidationError" in after["last_error"]
+    assert (after["state"], after["attempts"], after["payload"]) == ("dead", 1, payload)
+    assert after["last_error"].startswith("BadPayload(")
+
+
+async def test_an_answer_that_does_not_decode_is_no_bad_payload(shop: Shop, handle: Handle) -> None:
+    async def handler(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+        msgspec.json.decode(b"<html>", type=list[int])
+
+    handle(handler)
+    outbox_id = await owe(shop)
+    await jobs.run(shop, outbox_id)
+    after = await row(shop, outbox_id)
+    assert (after["state"], after["attempts"]) == ("owed", 1)
+    assert "DecodeError" in after["last_error"]
 
 
 async def test_a_job_that_always_fails_is_a_dead_letter_in_the_end(
@@ -170,7 +186,7 @@ async def test_a_long_job_keeps_its_lease(shop: Shop, handle: Handle) -> None:
     assert (after["state"], after["attempts"], len(started)) == ("done", 1, 1)
 
 
-async def test_a_job_of_a_stopped_worker_is_free_at_once(shop: Shop, handle: Handle) -> None:
+async def test_a_job_of_a_stopped_worker_is_free_at_once_and_keeps_its_tries(shop: Shop, handle: Handle) -> None:
     handle(hangs)
     outbox_id = await owe(shop)
     running = asyncio.create_task(jobs.run(shop, outbox_id))
@@ -179,11 +195,11 @@ async def test_a_job_of_a_stopped_worker_is_free_at_once(shop: Shop, handle: Han
     with pytest.raises(asyncio.CancelledError):
         await running
     after = await row(shop, outbox_id)
-    assert (after["state"], after["lease_until"], after["last_error"]) == ("owed", None, "worker stopped")
+    assert (after["state"], after["lease_until"], after["attempts"]) == ("owed", None, 0)
     handle(done)
     await jobs.run(shop, outbox_id)
     after = await row(shop, outbox_id)
-    assert (after["state"], after["attempts"]) == ("done", 2)
+    assert (after["state"], after["attempts"]) == ("done", 1)
 
 
 async def test_an_attempt_that_lost_its_lease_changes_nothing(shop: Shop, handle: Handle) -> None:
@@ -246,35 +262,77 @@ async def test_a_job_survives_the_loss_of_postgres(pg_url: str, servers: Servers
         assert (await row(shop, outbox_id))["state"] == "done"
 
 
-# The relay.
-
-
-async def test_the_relay_rings_for_what_is_overdue(shop: Shop, handle: Handle) -> None:
+async def test_a_job_that_kills_its_workers_is_a_dead_letter_in_the_end(shop: Shop, handle: Handle) -> None:
     handle(done)
-    overdue = [await owe(shop, overdue_s=1 + n) for n in range(3)]
-    await owe(shop)  # its own ring is on its way
-    assert await relay(shop) == 3
-    assert await relay(shop) == 3  # again is nothing: the queue holds each of them once
-    assert (await row(shop, overdue[0]))["state"] == "owed"
-    queued = await shop.deps.redis.command("ZRANGE", keys.ARQ_QUEUE, 0, -1)
-    bell = await shop.deps.redis.command("LRANGE", keys.ARQ_BELL, 0, -1)
-    assert isinstance(queued, list)
-    assert isinstance(bell, list)
-    assert sorted(queued) == sorted(bell)
-    assert {int(job_id.split(b"}")[1].split(b":")[0]) for job_id in bell} == set(overdue)
+    outbox_id = await owe(shop)
+    for _ in range(outbox.MAX_ATTEMPTS):
+        assert await outbox.claim(shop.deps.pg, Lease(outbox_id, uuid4(), 60))
+        await shop.deps.pg.fetch("UPDATE outbox SET lease_until = now() - interval '1 s' WHERE id = $1", (outbox_id,))
+    await jobs.run(shop, outbox_id)
+    after = await row(shop, outbox_id)
+    assert (after["state"], after["last_error"]) == ("dead", f"its worker died {outbox.MAX_ATTEMPTS} times in a row")
 
 
-async def test_what_ringing_does_not_help_the_relay_does_itself(shop: Shop, handle: Handle) -> None:
-    handle(done)
-    unheard = await owe(shop, overdue_s=10)
-    assert await relay(shop) == 1
-    assert (await row(shop, unheard))["state"] == "done"
+async def test_a_kind_has_its_own_waits_time_and_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+        raise ProviderDown("the other side is away")
+
+    ladder = outbox.Ladder((0.0, 100.0))
+    monkeypatch.setitem(KINDS, "trial", Kind(down, waits=ladder, max_attempts=3, patient=False))
+    outbox_id = await owe(shop)
+    for low_s, high_s in ((-1, 1), (99, 111)):
+        await jobs.run(shop, outbox_id)
+        assert low_s < (await row(shop, outbox_id))["wait_s"] < high_s
+        await now_due(shop, outbox_id)
+    await jobs.run(shop, outbox_id)
+    assert (await row(shop, outbox_id))["state"] == "dead"
+
+    monkeypatch.setitem(KINDS, "trial", Kind(hangs, timeout_s=1))
+    outbox_id = await owe(shop)
+    async with asyncio.timeout(3):
+        await jobs.run(shop, outbox_id)
+    assert (await row(shop, outbox_id))["last_error"] == "TimeoutError()"
 
 
-async def test_without_redis_the_relay_does_the_jobs_itself(pg_url: str, handle: Handle) -> None:
-    handle(done)
-    async with opened(settings_for(pg_url, NO_REDIS)) as shop:
-        overdue = [await owe(shop, overdue_s=10) for _ in range(3)]
-        assert await relay(shop) == 3
-        assert [(await row(shop, outbox_id))["state"] for outbox_id in overdue] == ["done"] * 3
-        assert await relay(shop) == 0
+async def test_an_outage_of_others_buries_no_patient_job(shop: Shop, handle: Handle) -> None:
+    async def down(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+        raise ProviderDown("the gateway is away")
+
+    handle(down)
+    outbox_id = await owe(shop)
+    await shop.deps.pg.fetch("UPDATE outbox SET attempts = 100 WHERE id = $1", (outbox_id,))
+    await jobs.run(shop, outbox_id)
+    assert (await row(shop, outbox_id))["state"] == "owed"
+
+
+async def test_no_secret_stays_in_an_error(shop: Shop, handle: Handle) -> None:
+    async def leaks(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+        raise ValueError(f"POST https://api.telegram.org/bot{BOT_TOKEN}/sendMessage")
+
+    handle(leaks)
+    outbox_id = await owe(shop)
+    await jobs.run(shop, outbox_id)
+    error = (await row(shop, outbox_id))["last_error"]
+    assert error.startswith("ValueError('POST https://api.telegram.org/bot***/")
+    assert BOT_TOKEN not in error
+
+
+async def test_jobs_of_an_aggregate_follow_one_another_in_one_run(shop: Shop, handle: Handle) -> None:
+    """Also past a dead one; what is rung for too early is left alone."""
+    ran = []
+
+    async def handler(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | None:
+        ran.append(job.id)
+        if job.id == ids[1]:
+            job.read(msgspec.json.Decoder(int))
+        return await outbox.finish(shop.deps.pg, lease)
+
+    handle(handler)
+    ids = [await owe(shop) for _ in range(4)]
+    await shop.deps.pg.fetch("UPDATE outbox SET aggregate = 'a:1'", ())
+    for early in (ids[3], ids[1]):
+        await jobs.run(shop, early)
+    assert ran == []
+    await jobs.run(shop, ids[0])
+    assert ran == ids
+    assert [(await row(shop, outbox_id))["state"] for outbox_id in ids] == ["done", "dead", "done", "done"]

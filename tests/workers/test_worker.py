@@ -18,7 +18,8 @@ from app.infra.pipe import Pipe
 from app.shop import Shop
 from tests.workers.test_jobs import done, hangs, owe, row
 from tests.world import World, invoice_of
-from workers import jobs, main
+from workers import main
+from workers.kinds import KINDS, Kind
 
 # arq closes redis-py's pool by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
@@ -65,7 +66,7 @@ async def test_a_rung_job_starts_at_once_and_a_stop_waits_for_it(world: World, m
         await asyncio.sleep(0.5)
         await done(shop, lease, job)
 
-    monkeypatch.setitem(jobs.KINDS, "slow", slow)
+    monkeypatch.setitem(KINDS, "slow", Kind(slow))
     product = await world.product(*(f"KEY-{n}" for n in range(4)))
     ann = await world.buyer()
     # The poll lets a rung job alone for a second, and the relay sleeps: what starts sooner was started by the bell.
@@ -103,9 +104,9 @@ async def told(world: World, chat_id: int, messages: int) -> bool:
 async def test_a_lost_ring_is_made_good_and_a_hanging_job_is_given_back(
     pg_url: str, servers: Servers, redis: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "DRAIN_S", 1)
-    monkeypatch.setitem(jobs.KINDS, "quick", done)
-    monkeypatch.setitem(jobs.KINDS, "hangs", hangs)
+    monkeypatch.setattr(main, "DRAIN_S", 0.5)
+    monkeypatch.setitem(KINDS, "quick", Kind(done))
+    monkeypatch.setitem(KINDS, "hangs", Kind(hangs))
     async with World.opened(pg_url, servers.redis_url) as world:
         async with working(world, relay_ms=100, lease_s=60) as serving:
             never_rung = [await owe(world.shop, "quick") for _ in range(5)]
@@ -119,4 +120,4 @@ async def test_a_lost_ring_is_made_good_and_a_hanging_job_is_given_back(
             async with asyncio.timeout(5):
                 await serving
         after = await row(world.shop, hanging)
-        assert (after["state"], after["lease_until"], after["last_error"]) == ("owed", None, "worker stopped")
+        assert (after["state"], after["lease_until"], after["attempts"]) == ("owed", None, 0)
