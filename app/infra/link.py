@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, Self
 
 import hiredis
 import msgspec
@@ -53,7 +53,7 @@ class Link(asyncio.Protocol):
         self.heard_s = monotonic()  # the last sign of life, or the moment since which one is due
 
     @classmethod
-    async def open(cls, owner: Owner, connection: AbstractConnection) -> "Link":
+    async def open(cls, owner: Owner, connection: AbstractConnection) -> Self:
         """A connection that is logged in, on the right database, and ours alone.
 
         Raises: redis' errors and OSError.
