@@ -106,15 +106,13 @@ class Foreign(Exception):
 
 
 class Gateway(Protocol):
-    """One provider. It holds no state but its secrets; a missing secret keeps it out (DESIGN law 5)."""
+    """One provider, as flows see it."""
 
-    name: ClassVar[str]  # the folder's
-    traits: ClassVar[Traits]
-    settings: ClassVar[type[msgspec.Struct]]  # TORG_<NAME>_<FIELD>; those with an empty default are required
+    @property
+    def name(self) -> str: ...  # the folder's
 
-    def __init__(self, config: Any, http: httpx.AsyncClient) -> None:
-        """`config` is one of `settings`, complete."""
-        ...
+    @property
+    def traits(self) -> Traits: ...
 
     async def create(self, ask: Ask) -> Invoice:
         """An invoice for this ask; asked again, the same one where the provider can. Raises: ProviderDown."""
@@ -133,4 +131,16 @@ class Gateway(Protocol):
 
         Raises: ProviderDown (ask again with the same key), RefundRefused.
         """
+        ...
+
+
+class Provider(Gateway, Protocol):
+    """What a folder holds. It has no state but its secrets; a missing secret keeps it out (DESIGN law 5)."""
+
+    name: ClassVar[str]
+    traits: ClassVar[Traits]
+    settings: ClassVar[type[msgspec.Struct]]  # TORG_<NAME>_<FIELD>; those with an empty default are required
+
+    def __init__(self, config: Any, http: httpx.AsyncClient) -> None:
+        """`config` is one of `settings`, complete."""
         ...

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from app import gateways
-from app.gateways.base import Gateway
+from app.gateways.base import Gateway, Provider
 from app.settings import PREFIX, BadSettings, Settings, field_lines
 
 log = structlog.get_logger(__name__)
@@ -18,7 +18,7 @@ Gateways = dict[str, Gateway]
 
 
 @cache
-def known() -> dict[str, type[Gateway]]:
+def known() -> dict[str, type[Provider]]:
     """Every gateway that this release speaks, by name."""
     names = [found.name for found in pkgutil.iter_modules(gateways.__path__) if found.ispkg]
     return {name: import_module(f"{gateways.__name__}.{name}.gateway").GATEWAY for name in names}
@@ -39,7 +39,7 @@ def build(settings: Settings, http: httpx.AsyncClient) -> Gateways:
     return found
 
 
-def required(kind: type[Gateway]) -> list[str]:
+def required(kind: type[Provider]) -> list[str]:
     """The fields without which the gateway is off: those with an empty default."""
     return [field.name for field in msgspec.structs.fields(kind.settings) if field.default == ""]
 
@@ -55,7 +55,7 @@ def env_example() -> str:
     return "".join(field_lines(kind.settings, f"{name}_") for name, kind in known().items())
 
 
-def _config(name: str, kind: type[Gateway], given: dict[str, str]) -> msgspec.Struct:
+def _config(name: str, kind: type[Provider], given: dict[str, str]) -> msgspec.Struct:
     fields = {field.name for field in msgspec.structs.fields(kind.settings)}
     for unknown in sorted(given.keys() - fields):
         raise BadSettings(f"unknown setting {_variable(name, unknown)}")

@@ -299,7 +299,7 @@ async def test_without_callbacks_the_poller_finds_the_payment(market: Market, na
 async def test_f63_a_gateway_that_is_away_loses_no_order(
     market: Market, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway: Any = market.world.app.state.shop.gateways[name]
+    gateway: Any = market.world.app.state.shop.gateways[name].gateway  # the one inside its circuit
     product, buyer, key = await market.world.product(f"KEY-{uuid4()}"), await someone(market.world), str(uuid4())
     with monkeypatch.context() as patch:
         patch.setattr(gateway, "url", "http://127.0.0.1:9")

@@ -122,7 +122,7 @@ REFUSALS = [
     (400, refused("invalid_request", "Idempotence-Key"), "400 invalid_request"),
     (401, refused("invalid_credentials"), "401 invalid_credentials"),
     (403, refused("forbidden"), "403 forbidden"),
-    (429, refused("too_many_requests"), "429 too_many_requests"),
+    (429, refused("too_many_requests"), "429"),
     (404, b"<html>nothing here</html>", "404"),
     (400, refused(f"no {KEY}"), "400"),
     (500, refused("internal_server_error"), "500"),

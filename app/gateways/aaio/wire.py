@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlencode
 import msgspec
 
 from app.base.money import Money, decimal_text, parse_minor
-from app.errors import BadSignature, Malformed, ProviderDown
+from app.errors import BadSignature, Malformed, ProviderDown, ProviderRefused
 from app.gateways.base import Ask, Foreign, Invoice, InvoiceState, Notice, order_of
 from app.infra.http import Answer
 
@@ -100,7 +100,7 @@ def read_created(answer: Answer, ask: Ask) -> Invoice:
     """The page of this ask's order; AAIO names the order by our reference. Raises: ProviderDown."""
     url = _decode(answer, Created).url
     if not _URL.fullmatch(url):
-        raise ProviderDown(f"{PARTY} gave no address to pay at")
+        raise ProviderRefused(f"{PARTY} gave no address to pay at")
     return Invoice(ask.reference, url)
 
 
@@ -112,12 +112,12 @@ def read_state(answer: Answer, merchant_id: str, order_id: str) -> InvoiceState:
     """
     info = _decode(answer, Informed)
     if info.order_id != order_id or info.merchant_id != merchant_id:
-        raise ProviderDown(f"{PARTY} told about another order")
+        raise ProviderRefused(f"{PARTY} told about another order")
     if info.currency not in CURRENCIES:
         raise Foreign(f"{PARTY} told an amount in a currency that it does not take")
     minor = parse_minor(bytes(info.amount).decode("ascii", "replace").strip('"'), info.currency)
     if minor is None:
-        raise ProviderDown(f"{PARTY} told an amount that is no amount")
+        raise ProviderRefused(f"{PARTY} told an amount that is no amount")
     return _state(order_id, info.status, Money(minor, info.currency))
 
 
@@ -191,4 +191,4 @@ def _decode(answer: Answer, shape: type[T]) -> T:
             return msgspec.json.decode(answer.body, type=shape)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ProviderDown(f"{PARTY} answered {answer.status}, not in its protocol") from error
-    raise ProviderDown(f"{PARTY} refused: {answer.status} {said.code} {said.message}"[:200])
+    raise ProviderRefused(f"{PARTY} refused: {answer.status} {said.code} {said.message}"[:200])

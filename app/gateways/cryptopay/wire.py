@@ -9,7 +9,7 @@ import msgspec
 
 from app.base.money import MINOR_DIGITS, Money, decimal_text, parse_minor
 from app.base.strictjson import BadJson, decode_object
-from app.errors import Malformed, ProviderDown
+from app.errors import Malformed, ProviderDown, ProviderRefused
 from app.gateways.base import Ask, Foreign, Invoice, InvoiceState, Notice, order_of
 from app.infra.http import Answer
 
@@ -114,7 +114,7 @@ def read_created(answer: Answer) -> Invoice:
     made = _decode(answer, Created)
     url = made.mini_app_invoice_url or made.bot_invoice_url
     if made.invoice_id < 1 or not _URL.fullmatch(url):
-        raise ProviderDown(f"{PARTY} made no invoice that can be paid")
+        raise ProviderRefused(f"{PARTY} made no invoice that can be paid")
     return Invoice(str(made.invoice_id), url)
 
 
@@ -125,7 +125,7 @@ def read_state(answer: Answer, invoice_id: str) -> InvoiceState:
     """
     items = _decode(answer, Page).items
     if len(items) != 1 or str(items[0].invoice_id) != invoice_id:
-        raise ProviderDown(f"{PARTY} did not tell about the invoice")
+        raise ProviderRefused(f"{PARTY} did not tell about the invoice")
     state = _state(items[0])
     if state is None:
         raise Foreign(f"{PARTY} told an amount that is none of a currency of ours")
@@ -188,4 +188,4 @@ def _decode(answer: Answer, shape: type[T]) -> T:
             return msgspec.json.decode(said.result, type=shape)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise ProviderDown(f"{PARTY} answered {answer.status}, not in its protocol") from error
-    raise ProviderDown(f"{PARTY} refused: {answer.status} {said.error.name if said.error else ''}"[:200])
+    raise ProviderRefused(f"{PARTY} refused: {answer.status} {said.error.name if said.error else ''}"[:200])

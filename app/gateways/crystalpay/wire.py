@@ -8,7 +8,7 @@ import msgspec
 
 from app.base.money import MINOR_DIGITS, Money, decimal_number, parse_minor
 from app.base.strictjson import BadJson, decode_object
-from app.errors import BadSignature, Malformed, ProviderDown
+from app.errors import BadSignature, Malformed, ProviderDown, ProviderRefused
 from app.gateways.base import Ask, Claim, Foreign, Invoice, InvoiceState, Notice, order_of
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def read_created(answer: bytes) -> Invoice:
     """Raises: ProviderDown when the gateway refused, or did not speak its own protocol."""
     created = _decode(answer, Created)
     if created.error or not _INVOICE_ID.fullmatch(created.id) or not created.url.startswith(("https://", "http://")):
-        raise ProviderDown(f"{PARTY} made no invoice: {'; '.join(created.errors)[:200]}")
+        raise ProviderRefused(f"{PARTY} made no invoice: {'; '.join(created.errors)[:200]}")
     return Invoice(created.id, created.url)
 
 
@@ -106,7 +106,7 @@ def read_state(answer: bytes, invoice_id: str) -> InvoiceState:
     """
     info = _decode(answer, Informed)
     if info.error or info.id != invoice_id:
-        raise ProviderDown(f"{PARTY} did not tell about the invoice: {'; '.join(info.errors)[:200]}")
+        raise ProviderRefused(f"{PARTY} did not tell about the invoice: {'; '.join(info.errors)[:200]}")
     amount_minor = _minor(info.amount, info.currency)
     remaining_minor = _minor(info.remaining_amount, info.currency)
     return InvoiceState(
@@ -147,7 +147,7 @@ def _minor(raw: msgspec.Raw, currency: str) -> int:
         raise Foreign(f"{PARTY} told an amount in a currency that we do not have")
     minor = parse_minor(text, currency)
     if minor is None:
-        raise ProviderDown(f"{PARTY} told an amount that is no amount")
+        raise ProviderRefused(f"{PARTY} told an amount that is no amount")
     return minor
 
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from app.base.money import Money
-from app.errors import BadSignature, ProviderDown
+from app.errors import BadSignature, ProviderRefused
 from app.gateways.base import Ask, Callback, Invoice, InvoiceState, Notice, Refunded, Traits
 from app.gateways.yookassa import wire
 from app.infra.http import JSON, Answer, call
@@ -108,9 +108,9 @@ def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def _own(payment_id: str) -> str:
-    """The id, safe in a path. Raises: ProviderDown for a text that cannot be one of YooKassa's."""
+    """The id, safe in a path. Raises: ProviderRefused for a text that cannot be one of YooKassa's."""
     if not wire.is_id(payment_id):
-        raise ProviderDown(f"{wire.PARTY} has no payment with such an id")
+        raise ProviderRefused(f"{wire.PARTY} has no payment with such an id")
     return payment_id
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from app.base.money import MINOR_DIGITS, Money, decimal_text, parse_minor
 from app.base.strictjson import BadJson, decode_object
-from app.errors import Malformed, ProviderDown
+from app.errors import Malformed, ProviderDown, ProviderRefused
 from app.gateways.base import Ask, Claim, Foreign, Invoice, InvoiceState, Notice, Refunded, RefundRefused, order_of
 from app.infra.http import Answer
 
@@ -130,7 +130,7 @@ def read_created(answer: Answer) -> Invoice:
     payment = _read(answer, Payment)
     url = payment.confirmation.confirmation_url if payment.confirmation else ""
     if not is_id(payment.id) or not url.startswith(("https://", "http://")):
-        raise ProviderDown(f"{PARTY} made no payment that can be paid")
+        raise ProviderRefused(f"{PARTY} made no payment that can be paid")
     return Invoice(payment.id, url)
 
 
@@ -144,11 +144,11 @@ def read_state(answer: Answer, payment_id: str, *, takes_test: bool) -> InvoiceS
         raise Foreign(f"{PARTY} knows no such payment of this shop")  # anybody's shop may notify us of its own
     payment = _read(answer, Payment)
     if payment.id != payment_id:
-        raise ProviderDown(f"{PARTY} told about another payment")
+        raise ProviderRefused(f"{PARTY} told about another payment")
     money = _money(payment.amount)
     refunded = _money(payment.refunded_amount) if payment.refunded_amount else Money(0, money.currency)
     if refunded.currency != money.currency or refunded.amount_minor > money.amount_minor:
-        raise ProviderDown(f"{PARTY} told a refund that the payment cannot have")
+        raise ProviderRefused(f"{PARTY} told a refund that the payment cannot have")
     toy = payment.test and not takes_test  # no money moves in a test payment
     return InvoiceState(
         id=payment.id,
@@ -168,7 +168,7 @@ def find_refund(answer: Answer, key: str) -> RefundMade | None:
         if made.metadata and made.metadata.get("key") == key:
             return made
     if found.next_cursor:
-        raise ProviderDown(f"{PARTY} told of more refunds than we look through")
+        raise ProviderRefused(f"{PARTY} told of more refunds than we look through")
     return None
 
 
@@ -182,12 +182,12 @@ def read_refund(answer: Answer) -> RefundMade:
 def outcome(made: RefundMade, payment_id: str, money: Money) -> Refunded:
     """The refund that we mean, done. Raises: RefundRefused; ProviderDown while it is under way."""
     if not is_id(made.id) or made.payment_id != payment_id or _money(made.amount) != money:
-        raise ProviderDown(f"{PARTY} told about another refund")
+        raise ProviderRefused(f"{PARTY} told about another refund")
     if made.status == "canceled":
         reason = made.cancellation_details.reason if made.cancellation_details else ""
         raise RefundRefused(f"{PARTY} canceled the refund: {_word(reason) or 'no reason given'}")
     if made.status == "pending":
-        raise ProviderDown(
+        raise ProviderRefused(
             f"{PARTY} has not made the refund yet"
         )  # asked again with the same key, it tells what became
     return Refunded(made.id)
@@ -225,7 +225,7 @@ def _money(amount: Amount) -> Money:
         raise Foreign(f"{PARTY} told an amount in a currency that we do not have")
     minor = parse_minor(amount.value, amount.currency)
     if minor is None:
-        raise ProviderDown(f"{PARTY} told an amount that is no amount")
+        raise ProviderRefused(f"{PARTY} told an amount that is no amount")
     return Money(minor, amount.currency)
 
 
@@ -233,7 +233,9 @@ def _read(answer: Answer, shape: type[T]) -> T:
     """The body of a 200; a 202 would mean that it does not know yet, and the repeat with the same key will tell."""
     if answer.status != 200:
         error = _error(answer)
-        raise ProviderDown(f"{PARTY} answered {answer.status} {_word(error.code) if error else ''}".rstrip())
+        if error is None and answer.status >= 400:
+            raise ProviderDown(f"{PARTY} answered {answer.status}")
+        raise ProviderRefused(f"{PARTY} answered {answer.status} {_word(error.code) if error else ''}".rstrip())
     return _decode(answer.body, shape)
 
 
