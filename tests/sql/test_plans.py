@@ -21,23 +21,32 @@ HOT = (
     "leaderboard/sum_savings", "leaderboard/sum_own", "leaderboard/name_users", "promos/judge_promo",
     "referrals/reward_order", "referrals/claw_back", "referrals/count_invited", "referrals/sum_earned",
     "reviews/pay_cashback", "outbox/claim_job", "outbox/finish_job", "outbox/extend_job", "outbox/retry_job",
-    "outbox/bury_job",
+    "outbox/return_job", "outbox/bury_job", "dead/get_dead",
+    "email/claim_emails", "email/extend_emails", "email/return_emails", "email/owe_emails", "email/list_news",
+    "email/list_asked", "email/get_email", "email/ask_email", "email/confirm_email",
     "outbox/due_jobs", "payments/fail_payment", "payments/open_payment", "payments/settle_payment",
     "payments/settle_signed", "payments/due_payments", "payments/reverse_payment",
     "payments/credit_payment", "payments/close_payment", "ledger/pay_from_balance", "ledger/list_balances",
-    "ledger/list_postings", "orders/cancel_order", "orders/revive_order", "inbox/conclude_event",
+    "ledger/list_postings", "moves/move_order", "moves/get_card", "moves/find_announced",
+    "orders/revive_order", "inbox/conclude_event",
     "refunds/refund_order",
+    "broadcasts/find_broadcast", "broadcasts/list_recipients", "broadcasts/count_told", "broadcasts/end_turn",
+    "customers/retire_customer",
+    "endpoints/owe_calls", "endpoints/list_calls", "endpoints/find_target", "endpoints/hear_call",
+    "endpoints/fail_call", "endpoints/replay_calls", "summons/hear_summons",
     "reviews/put_review", "reviews/list_reviews", "stock/count_units",
 )  # fmt: skip
 
 # Read whole when that is cheaper: a few hundred short rows at most.
-SMALL = {"sellers", "shared_goods", "quotas"}
+SMALL = {"sellers", "shared_goods", "quotas", "order_moves", "broadcasts"}
 
 # The proof that everything adds up reads everything; it runs by command.
 PROOFS = {"ledger/check_ledger"}
 
 # Partial indexes of what waits to be done: they stay short however long the shop lives, and may be read whole.
-WORKLISTS = {"outbox_owed", "outbox_settling", "inbox_review", "orders_unpaid"}
+WORKLISTS = {"outbox_owed", "outbox_mail", "outbox_settling", "inbox_review", "orders_unpaid"}
+# work them off
+SWEEPS = {"outbox/due_jobs", "email/claim_emails", "orders/expire_orders", "inbox/list_events", "figures/read_figures"}
 
 # A shop after some months: 1,500 products, 24,000 units of which most are sold, 12,000 orders, hardly a job owed.
 MONTHS = """
@@ -61,6 +70,7 @@ INSERT INTO order_items
 SELECT id, 1, 1 + number % 1500, 'title', 'made', 1000, 900, 'delivered', now() - number * interval '1 minute'
   FROM orders;
 INSERT INTO order_events (order_id, to_status, role) SELECT id, 'pending', 'buyer' FROM orders;
+INSERT INTO order_chat (order_id, role, text) SELECT id, 'system', 'line' FROM orders;
 INSERT INTO reviews (product_id, user_id, order_id, rating)
 SELECT 1 + number % 1500, min(user_id), gen_random_uuid(), 5 FROM orders GROUP BY 1, user_id;
 INSERT INTO product_ratings (product_id, ratings, total)
@@ -78,6 +88,11 @@ SELECT 'sale:' || number, 'buyer:' || user_id, 'sales:1', 1, 'RUB', 'from_balanc
 INSERT INTO refunds (id, order_id, target, amount_minor, currency, state, reason, key)
 SELECT gen_random_uuid(), id, 'balance', 1, 'RUB', 'done', 'admin', 'key' FROM orders;
 INSERT INTO made_goods (order_id, position, sealed) SELECT id, 1, 'sealed' FROM orders;
+INSERT INTO endpoints (id, seller_id, url, sealed)
+SELECT gen_random_uuid(), 1 + n % 20, 'https://a.example/', 's' FROM generate_series(1, 1000) n;
+INSERT INTO outbox (kind, key, payload, state)
+SELECT 'hook', 'evt_' || n, jsonb_build_object('endpoint_id', n % 1000), 'done' FROM generate_series(1, 12000) n;
+INSERT INTO summons (id, expires_at) SELECT n, now() FROM generate_series(1, 5000) n;
 SET session_replication_role = origin;
 INSERT INTO referral_bonuses (order_id, level, user_id, amount_minor, currency)
 SELECT id, 1, user_id, 100, 'RUB' FROM orders WHERE number % 3 = 0;
@@ -144,6 +159,38 @@ async def test_a_batch_of_callbacks_looks_each_order_up_by_its_id(
     await planner.execute(MONTHS)
     found = await scans(planner, written()["payments/settle_signed"])
     assert {node["Index Name"] for node in found if node.get("Relation Name") == "orders"} == {"orders_pkey"}
+
+
+async def test_a_scrape_reads_what_waits_and_the_newest_moves_and_no_table_whole(
+    planner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await planner.execute(MONTHS)
+    found = await scans(planner, written()["figures/read_figures"])
+    assert [node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"] == []
+    # Of these whole: the first two are worklists, of the third the end is read.
+    whole = {node["Index Name"] for node in found if "Index Name" in node and "Index Cond" not in node}
+    assert whole <= {"outbox_owed", "inbox_review", "order_events_pkey"}
+
+
+async def test_a_crowd_after_a_quiet_night_is_not_read_for_each_of_its_orders(
+    planner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    """Statistics that know of nothing pending make a list of what is pending look shorter than one look by an id.
+
+    Measured: 14 callbacks among 4,096 pending orders took 10 ms instead of 2.5.
+    """
+    await planner.execute(MONTHS)
+    await planner.execute("UPDATE orders SET status = 'delivered'; UPDATE outbox SET state = 'done'")
+    for table in ("orders", "outbox"):
+        await planner.execute(f"VACUUM ANALYZE {table}")  # what was pending is forgotten
+    read = {
+        (path, node["Index Name"])
+        for path, query in written().items()
+        if path not in NEEDS and path not in SWEEPS
+        for node in await scans(planner, query)
+        if node.get("Index Name") in WORKLISTS
+    }
+    assert read == set()
 
 
 async def test_a_whole_scan_would_be_seen(planner: "asyncpg.Connection[asyncpg.Record]") -> None:
