@@ -62,12 +62,12 @@ class Caller(asyncio.Protocol):
             self.over.set_exception(error or ConnectionError("the server hung up"))
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+def post(url: str, body: bytes, headers: Mapping[str, str], method: str = "POST") -> bytes:
     """The bytes of one request."""
     parts = urlsplit(url)
     given = {"host": parts.netloc, "content-length": str(len(body)), **headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    return f"POST {parts.path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+    return f"{method} {parts.path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 async def called(urls: Sequence[str], requests: Sequence[bytes], callers: int) -> Calls:

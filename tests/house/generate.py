@@ -1,4 +1,4 @@
-"""Writes what is generated: .env.example, docs/{errors,keys,limits}.md, sql/schema.sql (`make docs`).
+"""Writes what is generated: .env.example, docs/{errors,keys,limits,moves}.md, sql/schema.sql (`make docs`).
 
 tests/house/test_generated.py refuses a commit in which any of them is behind its source.
 """
@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import asyncpg
 
 from app.base.keys import KEYS
 from app.domain.limits import TABLE
@@ -55,6 +57,21 @@ of at most `TORG_REDIS_TIMEOUT_MS`, then nobody waits until Redis answers again.
 
 """
 
+MOVES_PAGE = """\
+# Moves
+
+Made by `make docs` from the table `order_moves` (sql/migrations/0012_moves.sql), which `PATCH /api/orders/{id}/status`
+obeys. `pending` is an order that is not paid yet: who moves it on all the same, for cash at the door, takes the risk;
+money that still comes by its link is booked as its payment. Only a gateway or the balance makes an order `paid`,
+deliveries of themselves make it `preorder` or `delivered`, time makes it `expired`, money that goes back `refunded` or
+`partially_refunded`. `completed` and `cancelled` are final; what a cancelled order was paid, less what was delivered,
+is on its buyer's balance. Of moves at once one wins, the others get 409 with the status that the order has then.
+
+"""
+
+MOVES = """
+SELECT from_status, to_status, string_agg(role, ', ' ORDER BY role) FROM order_moves GROUP BY 1, 2 ORDER BY 1, 2"""
+
 SCHEMA = """\
 -- Made by `make docs` from a database with every migration of sql/migrations; for reading and comparing only.
 
@@ -65,7 +82,8 @@ def main() -> None:
     """The files are current."""
     with tempfile.TemporaryDirectory(prefix="torg-") as home, embedded.serve(Path(home), redis=False) as servers:
         asyncio.run(migrate(servers.database_url))
-        found = pages() | {"sql/schema.sql": schema(servers.database_url)}
+        made = {"sql/schema.sql": schema, "docs/moves.md": moves_page}
+        found = pages() | {name: make(servers.database_url) for name, make in made.items()}
     for name, text in found.items():
         path = ROOT / name
         known = path.read_text() if path.exists() else None
@@ -110,6 +128,19 @@ def limits_page() -> str:
          "all processes" if p.shared else "each process") for p in TABLE
     ]  # fmt: skip
     return LIMITS_PAGE + _table(("policy", "burst", "refill", "bucket of", "without Redis", "counted by"), rows)
+
+
+def moves_page(database_url: str) -> str:
+    rows = asyncio.run(_read(database_url, MOVES))
+    return MOVES_PAGE + _table(("from", "to", "by"), [(f"`{before}`", f"`{after}`", by) for before, after, by in rows])
+
+
+async def _read(database_url: str, query: str) -> list[tuple[str, ...]]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
 
 
 def schema(database_url: str) -> str:

@@ -3,6 +3,7 @@
 What it takes from its own files, from its words in three languages and from the API has to be there.
 """
 
+import inspect
 import json
 import re
 
@@ -15,7 +16,7 @@ from app.domain import leaderboard, ledger, reviews
 from app.flows import checkout
 from app.gateways import registry
 from app.main import create_app
-from app.web import growth, money, orders, shop
+from app.web import events, growth, money, moves, orders, shop
 from app.web.front import PAGE
 from app.web.reviews import ReviewList, Written
 from tests.house.tree import ROOT, text
@@ -25,6 +26,7 @@ SOURCES = {path.name: path.read_text() for path in sorted(PAGE.glob("*.js"))}
 CODE = "\n".join(SOURCES.values())
 INDEX = (PAGE / "index.html").read_text()
 LANGUAGES = 3
+OURS = {"request", "shop"}  # what a handler is given besides the call's own parameters
 MOST_LINES = 300
 STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 
@@ -258,13 +260,22 @@ def test_paying_again_and_cancelling_are_sent_as_the_api_reads_them() -> None:
     assert {again[1]} == set(money.NewPayment.__struct_fields__)
     move = re.search(r"status`, \{ body: JSON\.stringify\(\{ (\w+): \"(\w+)\" \}\)", SOURCES["api.js"])
     assert move
-    assert msgspec.convert({move[1]: move[2]}, money.Move).status == "cancelled"
+    assert msgspec.convert({move[1]: move[2]}, moves.Move).status == "cancelled"
 
 
 def test_every_call_that_pays_has_a_key() -> None:
-    paying = re.findall(r'asBuyer\("POST", [^,]+, \{(.*?)\}\)', SOURCES["api.js"])
+    paying = re.findall(r'asBuyer\("POST", (?!"/api/events/)[^,]+, \{(.*?)\}\)', SOURCES["api.js"])
     assert len(paying) == 2
     assert all("key" in names(options) for options in paying)
+
+
+def test_events_are_asked_for_and_heard_as_the_api_tells_them() -> None:
+    source = SOURCES["events.js"]
+    (asked,) = re.findall(r"new EventSource\(`(/api/events)\?\$\{new URLSearchParams\(\{ (.*?) \}\)", source)
+    params = inspect.signature(events.stream_events.fn).parameters
+    assert (asked[0], {name.partition(":")[0] for name in names(asked[1])}) == ("/api/events", params.keys() - OURS)
+    kinds = set(re.findall(r'addEventListener\("(\w+)", \(event\)', source))
+    assert kinds == set(re.findall(r'_from_now\(b"(\w+)"\)', text("app/flows/follow.py")))
 
 
 def test_the_boards_that_it_asks_for_exist() -> None:

@@ -154,6 +154,8 @@ export const api = {
   order: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}`, { signal }),
   payOrder: (id, body, key) => asBuyer("POST", `/api/orders/${encodeURIComponent(id)}/payments`, { body, key }),
   cancelOrder: (id) => asBuyer("PATCH", `/api/orders/${encodeURIComponent(id)}/status`, { body: JSON.stringify({ status: "cancelled" }) }),
+  orderCame: (id) => asBuyer("PATCH", `/api/orders/${encodeURIComponent(id)}/status`, { body: JSON.stringify({ status: "delivered" }) }),
+  eventTicket: (signal) => asBuyer("POST", "/api/events/ticket", { signal }),
   goods: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}/goods`, { signal }),
 };
 

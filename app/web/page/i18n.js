@@ -28,7 +28,7 @@ export function statusName(status) {
 }
 
 export function statusSaid(status) {
-  const alike = { payment_pending: "pending", completed: "delivered" }[status] ?? spelled(status);
+  const alike = { payment_pending: "pending", completed: "delivered", in_delivery: "shipped", preparing: "confirmed" }[status] ?? spelled(status);
   return SAID[alike]?.[column] ?? "";
 }
 

@@ -2,6 +2,7 @@
 
 import { api, serverNow } from "./api.js";
 import { h, icon, put, toast } from "./dom.js";
+import { follow } from "./events.js";
 import { clock, countdown, money, when } from "./format.js";
 import { spelled, statusName, statusSaid, t } from "./i18n.js";
 import { payPanel } from "./order-pay.js";
@@ -11,12 +12,13 @@ import { rateLink } from "./view-rate.js";
 
 const FIRST_MS = 1_000;
 const QUICK_MS = 5_000; // while paying or delivering
-const SLOW_MS = 30_000; // while a seller works, or after the time ran out
+const SLOW_MS = 30_000; // while a seller works, after the time ran out, or while the shop tells what happens
 
 const WAITING = new Set(["pending", "payment_pending"]);
 const ENDED = new Set(["delivered", "completed", "cancelled", "refunded", "partially_refunded"]);
 const FAILED = new Set(["cancelled", "expired", "refunded", "partially_refunded", "issue_reported"]);
 const UNSOLD = new Set(["cancelled", "expired"]);
+const ON_ITS_WAY = new Set(["in_delivery", "partially_delivered"]); // its buyer may say that it has come
 const RATED = new Set(["delivered", "completed"]);
 const OWES_GOODS = new Set(["preorder", "partially_delivered", "delivered", "shipped", "completed"]); // no answer is a fault
 
@@ -35,13 +37,22 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
   let trouble = state?.trouble; // of the checkout that led here, until something is tried
   if (trouble) history.replaceState({ ...history.state, trouble: null }, ""); // and not again after a way back here
   let nap = new AbortController();
+  let again = false; // something happened since we last asked
+  const wake = () => {
+    again = true;
+    nap.abort();
+  };
   const changed = () => {
     trouble = null;
     pause = FIRST_MS;
-    nap.abort();
+    wake();
   };
-  signal.addEventListener("abort", () => nap.abort());
+  const leaving = new AbortController(); // also when the order has come to its end
+  signal.addEventListener("abort", () => { nap.abort(); leaving.abort(); });
+  const events = follow(leaving.signal, (event) => (event?.data.order_id ?? id) === id && wake());
   while (!signal.aborted) {
+    again = false;
+    let failed = false;
     try {
       const now = await look(id, signal);
       const print = JSON.stringify(now);
@@ -55,18 +66,20 @@ export async function order({ root, signal, params: [id], state, rerun, name }) 
         name(t("order", { n: now.order.number }), !shown);
         shown = print;
       }
-      if (ENDED.has(spelled(status)) && !now.problem && !now.owed.length) return;
+      if (ENDED.has(spelled(status)) && !now.problem && !now.owed.length) return leaving.abort();
     } catch (error) {
       if (signal.aborted) return;
       if (!shown || error.status === -1) {
+        leaving.abort();
         put(root, backLink("#/orders", t("orders")), dead(error, rerun));
         return;
       }
+      failed = true;
       pause = Math.max(pause, (error.retryAfterS ?? 0) * 1_000, 3_000); // what is on the page stays; we ask again
     }
     nap = new AbortController();
-    await waitAwake(pause, nap.signal);
-    const brisk = WAITING.has(status) || status === "paid";
+    if (!again || failed) await waitAwake(pause, nap.signal);
+    const brisk = !events.live() && (WAITING.has(status) || status === "paid");
     pause = Math.min(pause * 1.4, brisk ? QUICK_MS : SLOW_MS);
   }
 }
@@ -117,10 +130,25 @@ function statusPanel(o, payment, owed, { signal, state, trouble, changed }) {
     state?.promo > 0 && h("p", { class: "cheer" }, icon("gift"), t("promoSaved", { price: money(state.promo, o.currency) })),
     state?.promo === 0 && h("p", { class: "hint" }, icon("gift"), t("promoVain")),
     waiting && o.expires_at && held(o.expires_at, signal),
+    ON_ITS_WAY.has(o.status) && came(o, { signal, changed }),
     waiting && payPanel({ o, payment, trouble, signal, changed }),
     lost && h("p", { class: "said" }, t("creditKept", { price: money(o.credited_minor, o.currency) })),
     (lost || o.refunded_minor > 0) && linkButton("#/balance", t("toBalance"), "quiet"),
     UNSOLD.has(spelled(o.status)) && linkButton("#/", t("toShop"), "quiet"));
+}
+
+function came(o, { signal, changed }) {
+  const press = button(t("itCame"), async () => {
+    press.disabled = true;
+    try {
+      await api.orderCame(o.id);
+    } catch (problem) {
+      if (!signal.aborted) toast(explain(problem).text);
+    }
+    if (!signal.aborted) changed();
+    press.disabled = false;
+  });
+  return press;
 }
 
 // When all that is being made will be there.

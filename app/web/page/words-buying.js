@@ -53,6 +53,7 @@ export const BUYING = {
   partCame: ["{price} of {total} has come", "Поступило {price} из {total}", "Надійшло {price} з {total}"],
   partHint: ["It is on your balance and counts towards this order as long as you do not spend it.", "Эти деньги на вашем балансе и зачтутся в этот заказ, если их не потратить.", "Ці гроші на вашому балансі й зарахуються в це замовлення, якщо їх не витратити."],
   stillToPay: ["Still to pay", "Осталось доплатить", "Залишилося доплатити"],
+  itCame: ["I have received it", "Я всё получил", "Я все отримав"],
   cancelOrder: ["Cancel the order", "Отменить заказ", "Скасувати замовлення"],
   cancelAsk: ["Cancel this order?", "Отменить этот заказ?", "Скасувати це замовлення?"],
   cancelHint: ["Its goods go back on sale. Money that has come or still comes is on your balance.", "Товары вернутся в продажу. Деньги, которые пришли или ещё придут, будут на вашем балансе.", "Товари повернуться в продаж. Гроші, які надійшли або ще надійдуть, будуть на вашому балансі."],

@@ -28,6 +28,8 @@ export const SAID = {
   preorder: ["Payment received. The seller is making your order.", "Оплата получена. Продавец готовит ваш заказ.", "Оплату отримано. Продавець готує ваше замовлення."],
   delivered: ["All done. Thank you for your purchase!", "Готово. Спасибо за покупку!", "Готово. Дякуємо за покупку!"],
   shipped: ["The seller has sent your order.", "Продавец отправил ваш заказ.", "Продавець відправив ваше замовлення."],
+  confirmed: ["The seller has confirmed your order and prepares it.", "Продавец подтвердил заказ и готовит его.", "Продавець підтвердив замовлення й готує його."],
+  ready_for_pickup: ["Your order is ready, you can pick it up.", "Заказ готов, его можно забрать.", "Замовлення готове, його можна забрати."],
   cancelled: ["This order was cancelled, its goods are for sale again.", "Этот заказ отменён, товары снова в продаже.", "Це замовлення скасовано, товари знову в продажу."],
   expired: ["The time to pay ran out and the goods were released. If you did pay, the money is not lost: this page will show it.", "Время на оплату вышло, товары больше не отложены. Если вы заплатили, деньги не пропадут: это будет видно здесь.", "Час на оплату вийшов, товари більше не відкладено. Якщо ви заплатили, гроші не пропадуть: це буде видно тут."],
   refunded: ["The money for this order was returned: it is on your balance, or on its way to where you paid from.", "Деньги за этот заказ возвращены: они на вашем балансе или идут туда, откуда вы платили.", "Гроші за це замовлення повернено: вони на вашому балансі або йдуть туди, звідки ви платили."],
