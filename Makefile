@@ -28,8 +28,13 @@ check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## one benchmark: NAME=webhook, settle, lua, limits, idempotency, catalog or cache
+bench: $(READY) ## one benchmark: NAME=webhook, settle, status, jobs, lua, limits, idempotency, catalog or cache
 	@$(BIN)/python -m bench $(NAME)
+
+SECONDS ?= 600
+
+chaos: $(READY) ## a storm of disasters, and what of the promises it left: NAME=jobs (SECONDS=60 for a short one)
+	@$(BIN)/python -m chaos $(NAME) $(SECONDS)
 
 web: $(READY) ## serve HTTP on TORG_* (embedded servers when none are named)
 	@exec $(BIN)/python -m app.cli web
@@ -62,4 +67,4 @@ $(READY): requirements-dev.txt
 	@chmod +x $(BIN)/torg
 	@touch $@
 
-.PHONY: help demo test test-redis check bench web worker migrate docs lock clean
+.PHONY: help demo test test-redis check bench chaos web worker migrate docs lock clean
