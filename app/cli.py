@@ -8,10 +8,9 @@ import sys
 from typing import NoReturn
 
 import rich_click as click
-import uvicorn
 import uvloop
 
-from app import desk
+from app import desk, desk_dead
 from app import settings as settings_floor
 from app.base.version import VERSION
 from app.demo import processes
@@ -24,8 +23,6 @@ from app.gateways import registry
 from app.infra import embedded
 from app.infra.migrate import BadMigration, migrate
 from app.infra.secrets import BadKeys
-
-GRACE_S = 10  # what open requests get after SIGTERM
 
 # What may go wrong on the way up and is the operator's to mend: one line each, no traceback.
 FAILURES = (
@@ -55,24 +52,13 @@ def demo(once: bool, port: int | None) -> None:
 def web(lifeline: int | None) -> None:
     """Serve HTTP."""
     from app.main import create_app  # each process loads what it runs: together they take seconds
+    from app.web.server import serve
 
     with backed(lifeline) as settings:
         app = create_app(settings)
         gc.collect()
         gc.freeze()  # what a process is made of is no garbage: looking through it held up every request for 70 ms
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            access_log=False,  # 37 us a request, and URLs with tokens in them (PROBE B5)
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+        serve(app, settings)
 
 
 @cli.command()
@@ -139,7 +125,7 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-for group in (desk.stock, desk.ledger, desk.inbox):
+for group in (desk.stock, desk.ledger, desk.inbox, desk_dead.dead):
     cli.add_command(group)
 
 

@@ -52,7 +52,7 @@ def stock_import_command(
         batch=batch,
         skip_duplicates=skip_duplicates,
         dry_run=dry_run,
-        by=_operator(),
+        by=operator(),
     )
     tale = _Tale(dry_run)
 
@@ -171,7 +171,7 @@ def _bar() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _operator() -> str:
+def operator() -> str:
     """The name of the operating system's user; its number where it has none."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

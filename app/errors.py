@@ -13,7 +13,7 @@ Problem
 ├── KeyReused 422
 ├── TooManyRequests 429
 ├── Internal 500
-└── Unavailable 503       RedisDown · PostgresDown · ProviderDown · Busy
+└── Unavailable 503       RedisDown · PostgresDown · ProviderDown · ProviderRefused · Busy
 """
 
 from typing import ClassVar
@@ -188,6 +188,12 @@ class ProviderDown(Unavailable):
     """An outside party (gateway, Telegram) did not answer, or not in its own protocol."""
 
     type, title = "/problems/provider-down", "Provider unavailable"
+
+
+class ProviderRefused(ProviderDown):
+    """An outside party answered in its own protocol, and not what was asked for; it may another time."""
+
+    type, title = "/problems/provider-refused", "Provider refused"
 
 
 class Busy(Unavailable):

@@ -1,7 +1,7 @@
 """Wires a web process: settings in, ASGI application out. The only file that sees all floors."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import structlog
 from litestar import Litestar
@@ -12,24 +12,34 @@ from litestar.openapi import OpenAPIConfig
 from app.base import clock
 from app.base.address import Proxies
 from app.base.version import VERSION
+from app.flows.follow import Streams
+from app.flows.measure import Measures
 from app.infra import observe
 from app.settings import BadSettings, Settings
 from app.shop import Shop, opened
 from app.web import (
     admin,
+    admin_dead,
+    admin_endpoints,
     admin_orders,
     admin_promos,
     admin_stock,
+    admin_telegram,
+    email,
+    events,
     front,
     growth,
     guards,
     health,
     hooks,
+    metrics,
     money,
+    moves,
     orders,
     problems,
     reviews,
     shop,
+    workers,
 )
 from app.web.bodies import MAX_BODY_BYTES
 from app.web.requests import JsonRequest, RequestId
@@ -38,17 +48,25 @@ log = structlog.get_logger(__name__)
 
 HANDLERS = (
     shop.open_session, shop.me, shop.list_products, shop.show_product,
+    email.put_email, email.show_confirmation, email.confirm_address,
     reviews.write_review, reviews.list_reviews,
     orders.place_order, orders.list_orders, orders.show_order, orders.show_goods,
-    money.pay_order, money.move_order, money.show_balance,
+    money.pay_order, money.show_balance, moves.move_order,
     hooks.payment, hooks.crystalpay,
     admin.list_admin_products, admin.create_product, admin.show_admin_product, admin.change_product,
     admin.share_content, admin.list_changes,
     admin_orders.refund_order, admin_orders.list_refunds, admin_orders.hand_over_made,
     admin_stock.add_stock, admin_stock.list_stock, admin_stock.withdraw_stock,
+    admin_dead.list_dead, admin_dead.show_dead, admin_dead.replay_dead, admin_dead.drop_dead,
     admin_promos.list_promos, admin_promos.create_promo, admin_promos.change_promo,
+    admin_endpoints.list_webhooks, admin_endpoints.create_webhook, admin_endpoints.show_webhook,
+    admin_endpoints.change_webhook, admin_endpoints.delete_webhook, admin_endpoints.rotate_secret,
+    admin_endpoints.list_deliveries, admin_endpoints.replay_deliveries, admin_endpoints.try_webhook,
+    admin_telegram.create_broadcast, admin_telegram.list_broadcasts, admin_telegram.move_broadcast,
+    admin_telegram.list_circuits,
     growth.show_referrals, growth.show_leaderboard,
-    health.live, health.ready,
+    events.open_ticket, events.stream_events,
+    health.live, health.ready, metrics.show_metrics,
 )  # fmt: skip
 
 
@@ -59,19 +77,27 @@ def create_app(settings: Settings) -> Litestar:
         proxies = Proxies(settings.trusted_proxies)
     except ValueError as error:
         raise BadSettings(f"TORG_TRUSTED_PROXIES: {error}") from None
+    readers = metrics.readers(settings, proxies)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with opened(settings) as parts:
+        async with (
+            opened(settings) as parts,
+            aclosing(Streams(parts.deps.redis, settings.redis_url)) as streams,
+            aclosing(Measures(parts, "web")) as measures,
+        ):
             app.state.shop = parts
+            app.state.streams = streams
             app.state.proxies = proxies
             app.state.callbacks = 0  # gateway callbacks being worked on
+            app.state.readers = readers
+            app.state.measures = measures
             _say_what_is_off(settings)
             log.info("web is ready", gateways=sorted(parts.gateways), at=clock.now().isoformat())
             yield
 
     return Litestar(
-        route_handlers=[*HANDLERS, *front.handlers()],
+        route_handlers=[*HANDLERS, *workers.handlers(settings), *front.handlers()],
         dependencies={"shop": Provide(_shop, sync_to_thread=False)},
         exception_handlers={Exception: problems.respond},
         middleware=[RequestId, guards.Limited],
@@ -94,3 +120,7 @@ def _say_what_is_off(settings: Settings) -> None:
         log.warning("sign-in off", missing="TORG_TELEGRAM_BOT_TOKEN or TORG_SESSION_SECRET")
     if not settings.goods_keys:
         log.warning("goods off: nothing can be delivered or opened", missing="TORG_GOODS_KEYS")
+    if not settings.smtp_url:
+        log.info("e-mail off", missing="TORG_SMTP_URL")
+    if not settings.qstash_current_key:
+        log.info("signed calls of jobs off", missing="TORG_QSTASH_CURRENT_KEY")

@@ -13,6 +13,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from app.base import mailbox
+
 PREFIX = "TORG_"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -68,6 +70,31 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str, Meta(description="networks whose X-Forwarded-For is believed: 10.0.0.0/8, ::1, unix (a unix socket)")
     ] = ""
 
+    circuits: Annotated[
+        str, Meta(description="failures/seconds after which a gateway, Telegram or mail is left alone for a while")
+    ] = "5/30"
+    telegram_pace: Annotated[
+        str, Meta(description="messages/seconds that differ from docs/outside.md: chat=1/1, group=20/60, bot=30/1")
+    ] = ""
+    smtp_url: Annotated[
+        str,
+        Meta(
+            description="mail server: smtp://user:password@host:587 (STARTTLS), smtps:// (TLS from the start), smtp+plain://"
+            " (neither TLS nor password); empty: no e-mail",
+        ),
+    ] = ""
+    smtp_from: Annotated[str, Meta(description="who writes: Shop <orders@shop.example>")] = ""
+    webhook_networks: Annotated[
+        str,
+        Meta(
+            description="networks that sellers' webhooks may point into, at any port, by http too; public ones always"
+        ),
+    ] = ""
+    qstash_current_key: Annotated[
+        Secret, Meta(description="verifies the signed calls of /api/workers, 32 characters or more; empty: not there")
+    ] = ""
+    qstash_next_key: Annotated[Secret, Meta(description="tried after the current one, while keys are rolled")] = ""
+
     payment_window_s: Annotated[int, Meta(ge=60, le=86_400, description="how long an unpaid order keeps its goods")] = (
         900
     )
@@ -108,7 +135,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 500
     lease_s: Annotated[
         int, Meta(ge=1, le=600, description="a dead worker's job is free after this; a live one renews it")
-    ] = 5
+    ] = 3
     job_timeout_s: Annotated[int, Meta(ge=1, le=600, description="longest run of one attempt of a job")] = 30
     relay_ms: Annotated[
         int, Meta(ge=50, le=60_000, description="how often the relay looks for jobs whose ring was lost")
@@ -116,6 +143,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     # TORG_<GATEWAY>_<FIELD> of every folder in app/gateways, whose Config says what they mean; no variable of its own.
     gateways: dict[str, dict[str, str]] = {}
+
+    metrics_from: Annotated[
+        str,
+        Meta(
+            description="networks that may read /metrics: 10.1.2.3/32, ::1, unix (a unix socket); none: by token only"
+        ),
+    ] = "127.0.0.0/8,::1"
+    metrics_token: Annotated[
+        Secret,
+        Meta(description="bearer token that may read /metrics from anywhere, 32 characters or more; empty: none"),
+    ] = ""
+    metrics_port: Annotated[
+        Port,
+        Meta(description="port of a worker's own /metrics, at TORG_HOST; 0: none. One for each worker of a machine"),
+    ] = 0
 
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
@@ -165,9 +207,25 @@ def load(environ: Mapping[str, str]) -> Settings:
         # msgspec ends with "… - at `$.name`"; the value itself is not in the text, so no secret is.
         text, _, path = str(error).partition(" - at `$.")
         raise BadSettings(f"{PREFIX}{path.rstrip('`').upper()}: {text}" if path else f"settings: {text}") from None
-    if settings.session_secret and len(settings.session_secret) < 32:
-        raise BadSettings(f"{PREFIX}SESSION_SECRET: at least 32 characters")
+    for name in ("session_secret", "qstash_current_key", "qstash_next_key", "metrics_token"):
+        if 0 < len(getattr(settings, name)) < 32:
+            raise BadSettings(f"{PREFIX}{name.upper()}: at least 32 characters")
+    _check_mail(settings)
+    if settings.qstash_next_key and not settings.qstash_current_key:
+        raise BadSettings(f"{PREFIX}QSTASH_NEXT_KEY: there is no current one")
     return settings
+
+
+def _check_mail(settings: Settings) -> None:
+    """Raises: BadSettings, without the URL, which has the password."""
+    for name, parse in (("smtp_url", mailbox.server), ("smtp_from", mailbox.sender)):
+        try:
+            if given := getattr(settings, name):
+                parse(given)
+        except mailbox.BadMailbox as error:
+            raise BadSettings(f"{PREFIX}{name.upper()}: {error}") from None
+    if settings.smtp_url and not settings.smtp_from:
+        raise BadSettings(f"{PREFIX}SMTP_FROM: nobody writes the mail that {PREFIX}SMTP_URL sends")
 
 
 def _of_gateways(given: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -1,5 +1,16 @@
 -- Made by `make docs` from a database with every migration of sql/migrations; for reading and comparing only.
 
+CREATE FUNCTION public.owe_announcements() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'announce', 'move:' || a.id, jsonb_build_object('event_id', a.id) FROM added a
+     WHERE a.from_status <> a.to_status AND a.to_status <> 'paid'
+    ON CONFLICT (kind, key) DO NOTHING;
+    RETURN NULL;
+END $$;
+
 CREATE TABLE public.products (
     id bigint NOT NULL,
     seller_id bigint NOT NULL,
@@ -136,6 +147,33 @@ CREATE TABLE public.balances (
     CONSTRAINT balances_debt_minor_check CHECK ((debt_minor >= 0))
 );
 
+CREATE TABLE public.broadcasts (
+    id bigint NOT NULL,
+    texts jsonb NOT NULL,
+    audience text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    cursor_user_id bigint DEFAULT 0 NOT NULL,
+    sent bigint DEFAULT 0 NOT NULL,
+    blocked bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    created_by bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT broadcasts_audience_check CHECK ((audience = ANY (ARRAY['all'::text, 'buyers'::text]))),
+    CONSTRAINT broadcasts_check CHECK (((state = ANY (ARRAY['done'::text, 'cancelled'::text])) = (ended_at IS NOT NULL))),
+    CONSTRAINT broadcasts_state_check CHECK ((state = ANY (ARRAY['running'::text, 'paused'::text, 'done'::text, 'cancelled'::text]))),
+    CONSTRAINT broadcasts_texts_check CHECK ((texts ?& ARRAY['en'::text, 'ru'::text]))
+);
+
+ALTER TABLE public.broadcasts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.broadcasts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.changes (
     id bigint NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
@@ -148,11 +186,13 @@ CREATE TABLE public.changes (
     request_hash bytea,
     known integer[],
     promo_id bigint,
+    endpoint_id uuid,
     CONSTRAINT changes_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 255))),
     CONSTRAINT changes_check CHECK (((user_id IS NOT NULL) OR (what ? 'by'::text))),
     CONSTRAINT changes_check1 CHECK ((((batch IS NULL) = (request_hash IS NULL)) AND ((batch IS NULL) = (known IS NULL)))),
-    CONSTRAINT changes_check2 CHECK ((((noun = 'promo'::text) = (promo_id IS NOT NULL)) AND ((noun = 'promo'::text) = (noun_id IS NULL)))),
-    CONSTRAINT changes_noun_check CHECK ((noun = ANY (ARRAY['product'::text, 'stock'::text, 'promo'::text]))),
+    CONSTRAINT changes_noun_check CHECK ((noun ~ '^[a-z_]{1,40}$'::text)),
+    CONSTRAINT changes_of_webhook CHECK (((noun = 'webhook'::text) = (endpoint_id IS NOT NULL))),
+    CONSTRAINT changes_of_what CHECK ((((noun = 'promo'::text) = (promo_id IS NOT NULL)) AND ((noun = ANY (ARRAY['product'::text, 'stock'::text])) = (noun_id IS NOT NULL)))),
     CONSTRAINT changes_request_hash_check CHECK ((octet_length(request_hash) = 32)),
     CONSTRAINT changes_role_check CHECK ((role = ANY (ARRAY['seller'::text, 'admin'::text])))
 );
@@ -164,6 +204,28 @@ ALTER TABLE public.changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.endpoints (
+    id uuid NOT NULL,
+    seller_id bigint NOT NULL,
+    url text NOT NULL,
+    types text[] DEFAULT '{}'::text[] NOT NULL,
+    sealed bytea,
+    former bytea,
+    former_until timestamp with time zone,
+    heard_at timestamp with time zone,
+    failing_since timestamp with time zone,
+    disabled_at timestamp with time zone,
+    disabled_why text,
+    version bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT endpoints_check CHECK (((deleted_at IS NULL) = (sealed IS NOT NULL))),
+    CONSTRAINT endpoints_check1 CHECK (((former IS NULL) = (former_until IS NULL))),
+    CONSTRAINT endpoints_check2 CHECK (((disabled_at IS NULL) = (disabled_why IS NULL))),
+    CONSTRAINT endpoints_disabled_why_check CHECK ((disabled_why = ANY (ARRAY['staff'::text, 'gone'::text, 'failing'::text]))),
+    CONSTRAINT endpoints_url_check CHECK (((length(url) >= 1) AND (length(url) <= 2048)))
 );
 
 CREATE TABLE public.inbox (
@@ -271,6 +333,17 @@ CREATE VIEW public.open_promos AS
      CROSS JOIN LATERAL generate_series(1, p.per_user) n(slot))
   WHERE (p.active AND (p.uses < p.most_uses) AND (p.starts_at <= now()) AND ((p.ends_at IS NULL) OR (p.ends_at > now())));
 
+CREATE TABLE public.order_chat (
+    id bigint NOT NULL,
+    order_id uuid NOT NULL,
+    event_id bigint,
+    role text NOT NULL,
+    text text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT order_chat_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text, 'system'::text]))),
+    CONSTRAINT order_chat_text_check CHECK (((length(text) >= 1) AND (length(text) <= 4000)))
+);
+
 CREATE TABLE public.order_events (
     id bigint NOT NULL,
     order_id uuid NOT NULL,
@@ -281,15 +354,6 @@ CREATE TABLE public.order_events (
     note text DEFAULT ''::text NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT order_events_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text, 'gateway'::text, 'system'::text])))
-);
-
-ALTER TABLE public.order_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.order_events_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
 );
 
 CREATE TABLE public.order_items (
@@ -341,17 +405,8 @@ CREATE TABLE public.orders (
     CONSTRAINT orders_promo_slot_check CHECK (((promo_slot >= 1) AND (promo_slot <= 100))),
     CONSTRAINT orders_request_hash_check CHECK ((octet_length(request_hash) = 32)),
     CONSTRAINT orders_slot_check CHECK (((slot >= 1) AND (slot <= 100))),
-    CONSTRAINT orders_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'preorder'::text, 'delivered'::text, 'shipped'::text, 'completed'::text, 'cancelled'::text, 'expired'::text, 'refunded'::text, 'partially_refunded'::text]))),
+    CONSTRAINT orders_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'paid'::text, 'preorder'::text, 'reviewing'::text, 'issue_reported'::text, 'locked'::text, 'confirmed'::text, 'preparing'::text, 'ready_for_pickup'::text, 'in_delivery'::text, 'partially_delivered'::text, 'delivered'::text, 'shipped'::text, 'completed'::text, 'cancelled'::text, 'expired'::text, 'refunded'::text, 'partially_refunded'::text]))),
     CONSTRAINT orders_total_minor_check CHECK ((total_minor > 0))
-);
-
-ALTER TABLE public.orders ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.orders_number_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
 );
 
 CREATE VIEW public.orders_with_lines AS
@@ -380,32 +435,6 @@ CREATE VIEW public.orders_with_lines AS
     refunded_minor
    FROM public.orders o;
 
-CREATE TABLE public.outbox (
-    id bigint NOT NULL,
-    kind text NOT NULL,
-    key text NOT NULL,
-    payload jsonb NOT NULL,
-    state text DEFAULT 'owed'::text NOT NULL,
-    run_at timestamp with time zone DEFAULT now() NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    attempt_id uuid,
-    lease_until timestamp with time zone,
-    last_error text DEFAULT ''::text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    done_at timestamp with time zone,
-    CONSTRAINT outbox_kind_check CHECK ((kind ~ '^[a-z_]{1,40}$'::text)),
-    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['owed'::text, 'done'::text, 'dead'::text])))
-);
-
-ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.outbox_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
 CREATE TABLE public.payments (
     id bigint NOT NULL,
     order_id uuid NOT NULL,
@@ -428,6 +457,152 @@ CREATE TABLE public.payments (
     CONSTRAINT payments_provider_check CHECK ((provider ~ '^[a-z]{1,32}$'::text)),
     CONSTRAINT payments_received_minor_check CHECK ((received_minor >= 0)),
     CONSTRAINT payments_status_check CHECK ((status = ANY (ARRAY['opening'::text, 'failed'::text, 'open'::text, 'paid'::text, 'credited'::text, 'cancelled'::text])))
+);
+
+CREATE TABLE public.users (
+    id bigint NOT NULL,
+    telegram_id bigint NOT NULL,
+    name text NOT NULL,
+    username text,
+    language text DEFAULT 'en'::text NOT NULL,
+    role text DEFAULT 'buyer'::text NOT NULL,
+    seller_id bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    referrer_id bigint,
+    blocked_at timestamp with time zone,
+    email text,
+    email_asked text,
+    CONSTRAINT users_check CHECK ((referrer_id < id)),
+    CONSTRAINT users_email_asked_check CHECK (((length(email_asked) >= 3) AND (length(email_asked) <= 254))),
+    CONSTRAINT users_email_check CHECK (((length(email) >= 3) AND (length(email) <= 254))),
+    CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
+    CONSTRAINT users_name_check CHECK ((length(name) <= 200)),
+    CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text]))),
+    CONSTRAINT users_telegram_id_check CHECK ((telegram_id > 0)),
+    CONSTRAINT users_username_check CHECK ((length(username) <= 64))
+);
+
+CREATE VIEW public.order_cards AS
+ SELECT o.id,
+    o.number,
+    o.currency,
+    o.total_minor,
+    o.created_at,
+    o.expires_at,
+    o.paid_at,
+    (o.lines)::text AS lines,
+    o.credited_minor,
+    o.refunded_minor,
+    p.provider AS payment_provider,
+    p.status AS payment_status,
+    p.url AS payment_url,
+    p.amount_minor AS payment_minor,
+    u.id AS buyer_id,
+    u.name AS buyer_name,
+    (( SELECT COALESCE(json_agg(json_build_object('from', e.from_status, 'to', e.to_status, 'role', e.role, 'note',
+                CASE
+                    WHEN (e.role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text])) THEN e.note
+                    ELSE ''::text
+                END, 'at', e.at) ORDER BY e.id), '[]'::json) AS "coalesce"
+           FROM public.order_events e
+          WHERE ((e.order_id = o.id) AND (e.from_status IS DISTINCT FROM e.to_status))))::text AS history,
+    (( SELECT COALESCE(json_agg(json_build_object('role', c.role, 'text', c.text, 'at', c.at) ORDER BY c.id), '[]'::json) AS "coalesce"
+           FROM public.order_chat c
+          WHERE (c.order_id = o.id)))::text AS chat
+   FROM ((public.orders_with_lines o
+     JOIN public.users u ON ((u.id = o.user_id)))
+     LEFT JOIN LATERAL ( SELECT y.provider,
+            y.status,
+            y.url,
+            y.amount_minor
+           FROM public.payments y
+          WHERE (y.order_id = o.id)
+          ORDER BY (y.status = 'paid'::text) DESC, y.id DESC
+         LIMIT 1) p ON (true));
+
+ALTER TABLE public.order_chat ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.order_chat_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.order_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.order_events_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.order_moves (
+    from_status text NOT NULL,
+    to_status text NOT NULL,
+    role text NOT NULL,
+    CONSTRAINT order_moves_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text])))
+);
+
+CREATE VIEW public.staff AS
+ SELECT id AS user_id,
+    role,
+    seller_id
+   FROM public.users u
+  WHERE ((role = 'admin'::text) OR ((role = 'seller'::text) AND (seller_id IS NOT NULL)));
+
+CREATE VIEW public.order_people AS
+ SELECT o.id AS order_id,
+    o.user_id,
+    'buyer'::text AS role
+   FROM public.orders o
+UNION ALL
+ SELECT o.id AS order_id,
+    s.user_id,
+    s.role
+   FROM (public.orders o
+     JOIN public.staff s ON (((s.role = 'admin'::text) OR (s.seller_id = o.seller_id))));
+
+ALTER TABLE public.orders ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.orders_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.outbox (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    key text NOT NULL,
+    payload jsonb NOT NULL,
+    state text DEFAULT 'owed'::text NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    attempt_id uuid,
+    lease_until timestamp with time zone,
+    last_error text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    done_at timestamp with time zone,
+    aggregate text,
+    orphaned integer DEFAULT 0 NOT NULL,
+    died_at timestamp with time zone,
+    history text DEFAULT ''::text NOT NULL,
+    CONSTRAINT outbox_aggregate_check CHECK (((length(aggregate) >= 1) AND (length(aggregate) <= 200))),
+    CONSTRAINT outbox_kind_check CHECK ((kind ~ '^[a-z_]{1,40}$'::text)),
+    CONSTRAINT outbox_state_check CHECK ((state = ANY (ARRAY['owed'::text, 'done'::text, 'dead'::text, 'dropped'::text])))
+);
+
+ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 ALTER TABLE public.payments ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -517,7 +692,7 @@ CREATE TABLE public.refunds (
     CONSTRAINT refunds_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT refunds_key_check CHECK (((length(key) >= 1) AND (length(key) <= 300))),
     CONSTRAINT refunds_note_check CHECK ((length(note) <= 500)),
-    CONSTRAINT refunds_reason_check CHECK ((reason = ANY (ARRAY['admin'::text, 'overdue'::text]))),
+    CONSTRAINT refunds_reason_check CHECK ((reason = ANY (ARRAY['admin'::text, 'overdue'::text, 'cancelled'::text]))),
     CONSTRAINT refunds_state_check CHECK ((state = ANY (ARRAY['owed'::text, 'done'::text, 'refused'::text]))),
     CONSTRAINT refunds_target_check CHECK ((target = ANY (ARRAY['balance'::text, 'rail'::text])))
 );
@@ -595,32 +770,6 @@ CREATE VIEW public.shelf AS
          LIMIT 1) n ON (true))
   WHERE p.active;
 
-CREATE TABLE public.users (
-    id bigint NOT NULL,
-    telegram_id bigint NOT NULL,
-    name text NOT NULL,
-    username text,
-    language text DEFAULT 'en'::text NOT NULL,
-    role text DEFAULT 'buyer'::text NOT NULL,
-    seller_id bigint,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    seen_at timestamp with time zone DEFAULT now() NOT NULL,
-    referrer_id bigint,
-    CONSTRAINT users_check CHECK ((referrer_id < id)),
-    CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
-    CONSTRAINT users_name_check CHECK ((length(name) <= 200)),
-    CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text]))),
-    CONSTRAINT users_telegram_id_check CHECK ((telegram_id > 0)),
-    CONSTRAINT users_username_check CHECK ((length(username) <= 64))
-);
-
-CREATE VIEW public.staff AS
- SELECT id AS user_id,
-    role,
-    seller_id
-   FROM public.users u
-  WHERE ((role = 'admin'::text) OR ((role = 'seller'::text) AND (seller_id IS NOT NULL)));
-
 CREATE VIEW public.stock_with_promos AS
  SELECT a.stock_item_id,
     a.product_id,
@@ -656,6 +805,12 @@ UNION ALL
    FROM (public.available_stock_with_discounts a
      CROSS JOIN public.promos p);
 
+CREATE TABLE public.summons (
+    id text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT summons_id_check CHECK (((length(id) >= 1) AND (length(id) <= 200)))
+);
+
 ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.users_id_seq
     START WITH 1
@@ -668,8 +823,14 @@ ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 ALTER TABLE ONLY public.balances
     ADD CONSTRAINT balances_pkey PRIMARY KEY (user_id, currency);
 
+ALTER TABLE ONLY public.broadcasts
+    ADD CONSTRAINT broadcasts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.endpoints
+    ADD CONSTRAINT endpoints_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_pkey PRIMARY KEY (id);
@@ -680,11 +841,20 @@ ALTER TABLE ONLY public.inbox
 ALTER TABLE ONLY public.made_goods
     ADD CONSTRAINT made_goods_pkey PRIMARY KEY (order_id, "position");
 
+ALTER TABLE ONLY public.order_chat
+    ADD CONSTRAINT order_chat_event_id_key UNIQUE (event_id);
+
+ALTER TABLE ONLY public.order_chat
+    ADD CONSTRAINT order_chat_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.order_items
     ADD CONSTRAINT order_items_pkey PRIMARY KEY (order_id, "position");
+
+ALTER TABLE ONLY public.order_moves
+    ADD CONSTRAINT order_moves_pkey PRIMARY KEY (from_status, to_status, role);
 
 ALTER TABLE ONLY public.orders
     ADD CONSTRAINT orders_number_key UNIQUE (number);
@@ -761,17 +931,26 @@ ALTER TABLE ONLY public.stock_items
 ALTER TABLE ONLY public.stock_items
     ADD CONSTRAINT stock_items_product_id_fingerprint_key UNIQUE (product_id, fingerprint);
 
+ALTER TABLE ONLY public.summons
+    ADD CONSTRAINT summons_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
 
+CREATE UNIQUE INDEX broadcasts_under_way ON public.broadcasts USING btree (audience, md5((texts)::text)) WHERE (state = ANY (ARRAY['running'::text, 'paused'::text]));
+
 CREATE UNIQUE INDEX changes_batch_once ON public.changes USING btree (user_id, batch) WHERE (batch IS NOT NULL);
 
 CREATE INDEX changes_of_noun ON public.changes USING btree (noun_id, id);
 
+CREATE INDEX endpoints_of_seller ON public.endpoints USING btree (seller_id) WHERE (deleted_at IS NULL);
+
 CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 'review'::text);
+
+CREATE INDEX order_chat_of_order ON public.order_chat USING btree (order_id, id);
 
 CREATE INDEX order_events_of_order ON public.order_events USING btree (order_id, id);
 
@@ -787,11 +966,19 @@ CREATE UNIQUE INDEX orders_pending_slot ON public.orders USING btree (user_id, s
 
 CREATE UNIQUE INDEX orders_promo_slot ON public.orders USING btree (user_id, promo_id, promo_slot) WHERE ((promo_id IS NOT NULL) AND (promo_slot IS NOT NULL) AND (status <> ALL (ARRAY['expired'::text, 'cancelled'::text])));
 
-CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE (status = 'pending'::text);
+CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE ((status = 'pending'::text) AND (expires_at > '-infinity'::timestamp with time zone));
 
-CREATE INDEX outbox_owed ON public.outbox USING btree (run_at) WHERE (state = 'owed'::text);
+CREATE INDEX outbox_calls ON public.outbox USING btree (((payload ->> 'endpoint_id'::text)), id DESC) WHERE (kind = 'hook'::text);
 
-CREATE INDEX outbox_settling ON public.outbox USING btree (((payload ->> 'invoice_id'::text))) WHERE ((kind = 'settle'::text) AND (state <> 'done'::text));
+CREATE INDEX outbox_dead ON public.outbox USING btree (id) WHERE (state = 'dead'::text);
+
+CREATE INDEX outbox_line ON public.outbox USING btree (aggregate, id) WHERE ((state = 'owed'::text) AND (aggregate IS NOT NULL));
+
+CREATE INDEX outbox_mail ON public.outbox USING btree (run_at) WHERE ((state = 'owed'::text) AND (kind = 'email'::text) AND (run_at > '-infinity'::timestamp with time zone));
+
+CREATE INDEX outbox_owed ON public.outbox USING btree (run_at) WHERE ((state = 'owed'::text) AND (run_at > '-infinity'::timestamp with time zone));
+
+CREATE INDEX outbox_settling ON public.outbox USING btree (((payload ->> 'invoice_id'::text))) WHERE ((kind = 'settle'::text) AND (state = ANY (ARRAY['owed'::text, 'dead'::text])));
 
 CREATE INDEX payments_of_order ON public.payments USING btree (order_id);
 
@@ -821,12 +1008,22 @@ CREATE INDEX stock_items_line ON public.stock_items USING btree (product_id, dis
 
 CREATE INDEX stock_items_listed ON public.stock_items USING btree (product_id, id);
 
+CREATE INDEX summons_past ON public.summons USING btree (expires_at);
+
 CREATE INDEX users_of_seller ON public.users USING btree (seller_id) WHERE (seller_id IS NOT NULL);
 
 CREATE INDEX users_referred ON public.users USING btree (referrer_id) WHERE (referrer_id IS NOT NULL);
 
+CREATE TRIGGER order_events_owe AFTER INSERT ON public.order_events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.owe_announcements();
+
 ALTER TABLE ONLY public.balances
     ADD CONSTRAINT balances_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.broadcasts
+    ADD CONSTRAINT broadcasts_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES public.endpoints(id);
 
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_noun_id_fkey FOREIGN KEY (noun_id) REFERENCES public.products(id);
@@ -837,6 +1034,9 @@ ALTER TABLE ONLY public.changes
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
+ALTER TABLE ONLY public.endpoints
+    ADD CONSTRAINT endpoints_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
+
 ALTER TABLE ONLY public.inbox
     ADD CONSTRAINT inbox_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
 
@@ -845,6 +1045,12 @@ ALTER TABLE ONLY public.made_goods
 
 ALTER TABLE ONLY public.made_goods
     ADD CONSTRAINT made_goods_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.order_chat
+    ADD CONSTRAINT order_chat_event_id_fkey FOREIGN KEY (event_id) REFERENCES public.order_events(id);
+
+ALTER TABLE ONLY public.order_chat
+    ADD CONSTRAINT order_chat_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);
 
 ALTER TABLE ONLY public.order_events
     ADD CONSTRAINT order_events_order_id_fkey FOREIGN KEY (order_id) REFERENCES public.orders(id);

@@ -36,6 +36,9 @@ def test_values_are_typed() -> None:
         ("TORG_PORT", "65536"),
         ("TORG_PORT", "-1"),
         ("TORG_PARALLEL", "perhaps"),
+        ("TORG_SMTP_URL", "smtp+plain://shop:hidden@mx.example"),
+        ("TORG_SMTP_URL", "https://shop:hidden@mx.example"),
+        ("TORG_SMTP_FROM", "Shop of hidden"),
         ("TORG_PUBLIC_URL", "shop.example"),
         ("TORG_PUBLIC_URL", "https://shop.example/"),
         ("TORG_PUBLIC_URL", "https://shop.example/a b"),
@@ -48,6 +51,8 @@ def test_values_are_typed() -> None:
         ("TORG_WORKER_JOBS", "0"),
         ("TORG_LOG_LEVEL", "loud"),
         ("TORG_SESSION_SECRET", "topsecretbutshort"),
+        ("TORG_QSTASH_CURRENT_KEY", "sig_tooshort"),
+        ("TORG_QSTASH_NEXT_KEY", "sig_without_a_current_one_0123456789"),
     ],
 )
 def test_a_wrong_variable_is_named_and_its_value_is_not(name: str, value: str) -> None:
@@ -56,9 +61,17 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(name: str, value: str) -
     assert value not in str(caught.value) or len(value) < 5
 
 
+def test_mail_needs_somebody_who_writes_it() -> None:
+    given = {"TORG_SMTP_URL": "smtp://shop:hidden@mx.example"}
+    with pytest.raises(BadSettings, match="TORG_SMTP_FROM"):
+        load(given)
+    assert load(given | {"TORG_SMTP_FROM": "Shop <orders@shop.example>"}).smtp_url == given["TORG_SMTP_URL"]
+
+
 def test_every_secret_is_known_as_one() -> None:
     assert set(SECRET_FIELDS) == {
-        "telegram_bot_token", "session_secret", "goods_keys",
+        "telegram_bot_token", "session_secret", "goods_keys", "qstash_current_key", "qstash_next_key",
+        "metrics_token",
     }  # fmt: skip
     settings = msgspec.structs.replace(Settings(), **dict.fromkeys(SECRET_FIELDS, "hidden"))
     assert settings.secrets() == ("hidden",) * len(SECRET_FIELDS)

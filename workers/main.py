@@ -7,6 +7,7 @@ at once by arq's own `run_job`; polling stays as the fallback, and so does arq's
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from time import time_ns
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import shop as shops
-from app.base import keys
+from app.base import keys, tally
 from app.errors import PostgresDown, Unavailable
 from app.flows.audit import audit
 from app.flows.expire import expire
@@ -31,7 +32,9 @@ from app.infra.messenger import Late, Messenger
 from app.settings import Settings
 from app.shop import Shop
 from workers import jobs
-from workers.relay import relay
+from workers.kinds import KINDS
+from workers.post import Post
+from workers.relay import Relay
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +42,22 @@ EXPIRE_EVERY_S = 5.0
 AUDIT_EVERY_S = 20.0  # the counters live 30 s from their last audit
 POLL_EVERY_S = 5.0
 OVERDUE_EVERY_S = 30.0
-BELL_WAIT_S = 1  # how long one BLMPOP waits: also how late a stopping worker lets go of it
-DRAIN_S = 8  # what running jobs get after SIGTERM
+BELL_WAIT_S = 1  # how long one BLMPOP waits
+
+# After SIGTERM, in this order; with what closing the shop takes (2.5 s at most) no more than ten seconds.
+DRAIN_S = 6.0  # what runs may end
+CUT_S = 1.0  # what is cut gives its row back
+GOODBYE_S = 0.5  # to arq's Redis, which may be frozen
+
+Sweep = Callable[[Shop], Awaitable[int]]
+
+# What every worker does again and again, whether or not there are jobs.
+SWEEPS: tuple[tuple[float, Sweep], ...] = (
+    (EXPIRE_EVERY_S, expire),
+    (AUDIT_EVERY_S, audit),
+    (POLL_EVERY_S, poll),
+    (OVERDUE_EVERY_S, overdue),
+)
 
 
 class BellWorker(Worker):
@@ -96,6 +113,8 @@ class BellWorker(Worker):
 async def serve(settings: Settings) -> None:
     """Jobs are done until SIGTERM or SIGINT; then nothing new is taken and running ones get `DRAIN_S` to finish.
 
+    What is cut after that gives its row back, and the attempt is not counted: another worker starts it at once.
+
     The relay and the sweeps need Postgres alone, so they run whether or not arq has its Redis.
 
     Raises: PostgresDown when Postgres does not answer at the start.
@@ -105,28 +124,43 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told.set)
-    async with shops.opened(settings, _messenger(settings)) as shop:
-        tasks = [
-            asyncio.create_task(_every(settings.relay_ms / 1000, relay, shop), name="relay"),
-            asyncio.create_task(_every(EXPIRE_EVERY_S, expire, shop), name="expire"),
-            asyncio.create_task(_every(AUDIT_EVERY_S, audit, shop), name="audit"),
-            asyncio.create_task(_every(POLL_EVERY_S, poll, shop), name="poll"),
-            asyncio.create_task(_every(OVERDUE_EVERY_S, overdue, shop), name="overdue"),
-            asyncio.create_task(_work(settings, shop, told), name="arq"),
-        ]
+    async with shops.opened(settings, _messenger(settings)) as shop, _measured(settings, shop):
+        relay = Relay(settings.worker_jobs)
+        sweeps = ((settings.relay_ms / 1000, relay.sweep), *SWEEPS)
+        tasks = [asyncio.create_task(_every(period_s, sweep, shop, told)) for period_s, sweep in sweeps]
+        post = Post()
+        if shop.deps.smtp:
+            tasks.append(asyncio.create_task(post.work(shop, told), name="post"))
+        tasks.append(asyncio.create_task(_work(settings, shop, post, told), name="arq"))
         log.info("worker is ready", gateways=sorted(shop.gateways))
         await told.wait()
         log.info("worker stops")
-        await asyncio.wait(tasks[-1:], timeout=DRAIN_S + 1)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks, relay)
 
 
-async def _work(settings: Settings, shop: Shop, told: asyncio.Event) -> None:
+def _measured(settings: Settings, shop: Shop) -> AbstractAsyncContextManager[None]:
+    if not settings.metrics_port:
+        return nullcontext()
+    from workers import metrics  # what prints them takes a tenth of a second to import
+
+    return metrics.served(settings, shop)
+
+
+async def _end(tasks: list["asyncio.Task[None]"], relay: Relay) -> None:
+    """What runs may end, or is cut and gives its row back; nobody is waited for longer than that takes."""
+    tasks = [*tasks, asyncio.create_task(relay.finish())]
+    await asyncio.wait(tasks, timeout=DRAIN_S)
+    relay.cut()
+    await asyncio.wait(tasks, timeout=CUT_S + GOODBYE_S)  # arq's task cuts its jobs itself
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=CUT_S)
+
+
+async def _work(settings: Settings, shop: Shop, post: Post, told: asyncio.Event) -> None:
     """arq works; when it ends because Redis is away it starts again, until the process is told to stop."""
     while not told.is_set():
-        worker = _worker(settings, shop)
+        worker = _worker(settings, shop, post)
         main = asyncio.create_task(worker.main())
         stop = asyncio.create_task(told.wait())
         try:
@@ -155,13 +189,19 @@ async def _drain(worker: BellWorker) -> None:
 async def _close(worker: BellWorker) -> None:
     for task in (*worker.ctx.get("beside", ()), *worker.tasks.values()):
         task.cancel()
-    await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+    with suppress(TimeoutError):  # they give their rows back, and then tell a Redis that may be frozen
+        async with asyncio.timeout(CUT_S):
+            await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
     worker.tasks.clear()
     try:
-        async with asyncio.timeout(2):  # arq's own goodbye waits for ever on a frozen Redis
+        async with asyncio.timeout(GOODBYE_S):  # arq's own goodbye waits for ever on a frozen Redis
             await worker.close()
     except (RedisError, OSError) as error:
         log.warning("arq not closed cleanly", error=repr(error))
+    if worker._pool is not None:  # or each new arq would leave its connections behind
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(GOODBYE_S):
+                await worker._pool.connection_pool.disconnect()
 
 
 def _messenger(settings: Settings) -> Messenger | None:
@@ -177,15 +217,16 @@ def _messenger(settings: Settings) -> Messenger | None:
     return Late(make)
 
 
-def _worker(settings: Settings, shop: Shop) -> BellWorker:
+def _worker(settings: Settings, shop: Shop, post: Post) -> BellWorker:
     async def start_beside(ctx: dict[Any, Any]) -> None:
         """The bell is heard once arq has its Redis."""
         ctx["beside"] = [asyncio.create_task(worker.listen(), name="bell")]
 
+    longest_s = max(settings.job_timeout_s, *(kind.timeout_s for kind in KINDS.values()))
     worker = BellWorker(
         # A settled payment is delivered and told in the same run: three rows, each with its own time.
-        functions=[func(_run_job, name=queue.JOB, timeout=4 * settings.job_timeout_s)],
-        ctx={"shop": shop},
+        functions=[func(_run_job, name=queue.JOB, timeout=4 * longest_s), func(_wake_post, name=queue.MAIL, timeout=1)],
+        ctx={"shop": shop, "post": post},
         on_startup=start_beside,
         queue_name=keys.ARQ_QUEUE,
         redis_settings=_redis_settings(settings.redis_url),
@@ -194,6 +235,7 @@ def _worker(settings: Settings, shop: Shop) -> BellWorker:
         queue_read_limit=1000,
         health_check_interval=30,
         keep_result=0,
+        max_tries=2**31,  # arq's own count: what stopping workers have cut is not given up
         handle_signals=False,  # `serve` does
         job_serializer=queue.serialize,
         job_deserializer=queue.deserialize,
@@ -208,15 +250,24 @@ async def _run_job(ctx: dict[Any, Any], outbox_id: int) -> None:
         log.warning("job not claimed, the relay rings again", outbox_id=outbox_id, error=str(error))
 
 
-async def _every(period_s: float, sweep: Callable[[Shop], Awaitable[int]], shop: Shop) -> None:
-    """The sweep runs again and again; one that fails is logged and tried at its next turn."""
-    while True:
+async def _wake_post(ctx: dict[Any, Any], outbox_id: int) -> None:
+    """The mail is one of those that the post takes next."""
+    ctx["post"].wake()
+
+
+async def _every(period_s: float, sweep: Sweep, shop: Shop, told: asyncio.Event) -> None:
+    """The sweep runs again and again until told to stop; one that fails is logged and tried at its next turn."""
+    while not told.is_set():
+        name, outcome = sweep.__qualname__.partition(".")[0].lower(), "done"
         try:
             await sweep(shop)
         except Exception as error:  # a sweep must outlive whatever it meets
+            outcome = "failed"
             known = isinstance(error, Unavailable)
-            log.warning("sweep failed", sweep=sweep.__name__, error=str(error), exc_info=None if known else error)
-        await asyncio.sleep(period_s)
+            log.warning("sweep failed", sweep=sweep.__qualname__, error=str(error), exc_info=None if known else error)
+        tally.SWEEPS.add(name, outcome)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), period_s)
 
 
 def _redis_settings(url: str) -> RedisSettings:

@@ -9,8 +9,8 @@ MOST_HOPS = 20
 UNKNOWN = "unknown"  # behind a unix socket without a trusted header
 
 
-class Proxies:
-    """Networks whose X-Forwarded-For is believed: `10.0.0.0/8, ::1`, and `unix` for a proxy on a unix socket.
+class Networks:
+    """`10.0.0.0/8, ::1`, and `unix` for who comes over a unix socket, without an address.
 
     Raises: ValueError for anything that is not a network.
     """
@@ -20,27 +20,34 @@ class Proxies:
         self.unix = "unix" in names
         self.networks = [ip_network(name) for name in names if name != "unix"]
 
+    def __contains__(self, address: Address | None) -> bool:
+        if address is None:
+            return self.unix
+        return any(address in network for network in self.networks if network.version == address.version)
+
+
+class Proxies(Networks):
+    """Networks whose X-Forwarded-For is believed."""
+
     def client(self, peer: str | None, forwarded: list[str]) -> str:
         """The client's address, as a name for its buckets: the whole IPv4 address, the /64 of an IPv6 one.
 
         Read from the right: each hop that is a trusted proxy vouches for the one before it. What a client wrote
         into the header itself stands further left and is never reached.
         """
-        found = _parsed(peer or "")
-        if forwarded and self._trusts(found):
-            for hop in reversed(",".join(forwarded).split(",")[-MOST_HOPS:]):
-                before = _parsed(hop)
-                if before is None:
-                    break
-                found = before
-                if not self._trusts(found):
-                    break
-        return _named(found) if found else UNKNOWN
+        found = [address for address in self.path(peer, forwarded) if address]
+        return _named(found[-1]) if found else UNKNOWN
 
-    def _trusts(self, address: Address | None) -> bool:
-        if address is None:
-            return self.unix
-        return any(address in network for network in self.networks if network.version == address.version)
+    def path(self, peer: str | None, forwarded: list[str]) -> list[Address | None]:
+        """From the peer to the client, as far as proxies vouch; a word that is no address is None, and the end."""
+        found = [_parsed(peer or "")]
+        for hop in reversed(",".join(forwarded).split(",")[-MOST_HOPS:] if forwarded else []):
+            if found[-1] not in self:
+                break
+            found.append(_parsed(hop))
+            if found[-1] is None:
+                break
+        return found
 
 
 @lru_cache(maxsize=4096)

@@ -53,6 +53,22 @@ KEYS = (
         "who builds it, and what was saved meanwhile",
     ),
     Key("{rank}stage:<board>:<currency>", "zset", "10 s", "leaderboard", "what its builder has read so far"),
+    Key(
+        "{u:<user>}events",
+        "stream",
+        "24 h",
+        "events",
+        "one user's last 1,000 events; also the channel of its listeners",
+    ),
+    Key("{u:<user>}event:<event>", "string", "1 h", "events", "there, once this event is in the user's stream"),
+    Key(
+        "{ticket:<digest>}", "string", "30 s", "events", "the session that may open one stream of events by this ticket"
+    ),
+    Key("{circuits}<peer>", "hash", "1 h", "circuits", "whether an outside party is called, and its last failures"),
+    Key("{telegram}chat:<chat>", "string", "24 h", "pace", "the moment (us) up to which a chat's places are taken"),
+    Key("{telegram}bot", "string", "24 h", "pace", "the same for all that the bot sends"),
+    Key("{telegram}broadcast", "string", "2 s", "pace", "the same for broadcasts"),
+    Key("{telegram}flood", "string", "24 h", "pace", "until when, and which chat Telegram asked to wait"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
     Key("{arq}queue:health-check", "string", "31 s", "queue", "arq's own sign of life"),
@@ -64,6 +80,9 @@ KEYS = (
 ARQ_QUEUE = "{arq}queue"
 ARQ_BELL = "{arq}bell"
 CATALOG_GENERATION = "{catalog}generation"
+TELEGRAM_BOT = "{telegram}bot"
+TELEGRAM_BROADCAST = "{telegram}broadcast"
+TELEGRAM_FLOOD = "{telegram}flood"
 
 
 def stock_free(seller_id: int) -> str:
@@ -122,6 +141,26 @@ def event(provider: str, event_key: str) -> str:
     return f"{{e:{provider}:{event_key}}}"
 
 
-def arq_job_id(outbox_id: int, attempts: int) -> str:
+def events(user_id: int) -> str:
+    return f"{{u:{user_id}}}events"
+
+
+def event_mark(user_id: int, event_id: str) -> str:
+    return f"{{u:{user_id}}}event:{event_id}"
+
+
+def event_ticket(digest: str) -> str:
+    return f"{{ticket:{digest}}}"
+
+
+def circuit(peer: str) -> str:
+    return f"{{circuits}}{peer}"
+
+
+def telegram_chat(chat_id: int) -> str:
+    return f"{{telegram}}chat:{chat_id}"
+
+
+def arq_job_id(outbox_id: int, turn: int) -> str:
     """A job id that carries arq's hash tag, because arq builds `arq:job:<job id>` itself."""
-    return f"{{arq}}{outbox_id}:{attempts}"
+    return f"{{arq}}{outbox_id}:{turn}"

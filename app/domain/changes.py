@@ -1,6 +1,7 @@
-"""Changes: what staff did to products, stock and promo codes, written by the very statements that do it."""
+"""Changes: what staff did to products, stock, promo codes and webhooks, written by the very statements that do it."""
 
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -8,16 +9,17 @@ from app.infra.sql import Many, Postgres
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change: who, as what, to which product (or its stock) or promo code, and which fields from what to what."""
+    """One change: who, as what, to which product (or its stock), promo code or webhook, and each field, old and new."""
 
     id: int
     at: datetime
     user_id: int | None  # None: at the machine
     user_name: str | None
     role: str
-    noun: str  # product, stock or promo
+    noun: str  # product, stock, promo, webhook
     noun_id: int | None  # the product
     promo: str | None
+    webhook_id: UUID | None
     what: str  # JSON object
 
 

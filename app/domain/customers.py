@@ -23,6 +23,8 @@ class Recipient(msgspec.Struct, frozen=True):
     currency: str
     status: str
     due_minor: int  # what the order lacks, if it is still to be paid
+    blocked: bool  # has stopped the bot: nothing reaches them there
+    mailed: bool  # wants news by mail, too
 
 
 class Colleague(msgspec.Struct, frozen=True):
@@ -32,10 +34,16 @@ class Colleague(msgspec.Struct, frozen=True):
     language: str
 
 
+class Retired(msgspec.Struct, frozen=True):
+    id: int
+
+
 ENTER = One("customers/enter_customer", Customer)
 RECIPIENT = Opt("customers/find_recipient", Recipient)
 ADMINS = Many("customers/list_admins", Colleague)
 SUPPLIERS = Many("customers/list_suppliers", Colleague)
+PEOPLE = Many("customers/list_people", Colleague)
+RETIRE = Opt("customers/retire_customer", Retired)
 
 
 async def enter(
@@ -62,3 +70,13 @@ async def admins(pg: Postgres, telegram_ids: list[int]) -> list[Colleague]:
 
 async def suppliers(pg: Postgres, order_id: UUID) -> list[Colleague]:
     return await SUPPLIERS(pg, order_id)
+
+
+async def people(pg: Postgres, seller_id: int) -> list[Colleague]:
+    """Who acts for this seller."""
+    return await PEOPLE(pg, seller_id)
+
+
+async def retire(pg: Postgres, telegram_id: int) -> None:
+    """The user cannot be told anything, until the next sign-in."""
+    await RETIRE(pg, telegram_id)

@@ -30,6 +30,7 @@ class Who(Enum):
 
     CALLER = "caller"  # the signed-in user; the address of whoever is not
     ADDRESS = "address"
+    MAILBOX = "mailbox"  # the e-mail address that a confirmation would go to; weighed by its flow
 
 
 class Without(Enum):
@@ -69,8 +70,13 @@ TABLE = (
     Policy("browse", 300, 300, 60, Who.CALLER, Without.OPEN),  # one product, its reviews, one's own orders
     Policy("session", 60, 60, 60, Who.ADDRESS, Without.CLOSED),
     Policy("orders", 20, 20, 60, Who.CALLER, Without.CLOSED),  # whatever costs money
+    # Staff at work: no round trip before the statement, which alone makes the whole answer.
+    Policy("moves", 120, 120, 60, Who.CALLER, Without.OPEN, shared=False),
     Policy("reviews", 20, 20, 60, Who.CALLER, Without.OPEN),
     Policy("chat", 20, 20, 60, Who.CALLER, Without.OPEN),
+    # A mail to somebody who may not have asked for it.
+    Policy("email", 5, 5, 3600, Who.CALLER, Without.CLOSED),
+    Policy("mailbox", 3, 3, 43_200, Who.MAILBOX, Without.CLOSED),
     Policy("admin", 600, 600, 60, Who.CALLER, Without.OPEN),
     # Never 429, and no round trip before the inbox: gateways come from few addresses and read 429 as "delivered".
     Policy("webhooks", 2000, 1000, 1, Who.ADDRESS, Without.OPEN, shared=False),

@@ -111,7 +111,6 @@ LIST = Many("orders/list_orders", Order)
 DELIVER = Opt("orders/deliver_order", Delivered)
 EXPIRE = Many("orders/expire_orders", Expired)
 REVIVE = Opt("orders/revive_order", Freed)
-CANCEL = Opt("orders/cancel_order", Freed)
 FOLLOW = Opt("orders/follow_refund", Freed)
 SUPPLIED = Many("orders/list_supplied", Supplied)
 PAID_BY = Opt("orders/find_paid", PaidBy)
@@ -178,11 +177,6 @@ async def revive(pg: Postgres, order_id: UUID, window_s: int) -> Freed | None:
     return await REVIVE(pg, order_id, window_s)
 
 
-async def cancel(pg: Postgres, order_id: UUID, user_id: int) -> Freed | None:
-    """This buyer's unpaid order is closed; None when it is not unpaid, or not theirs."""
-    return await CANCEL(pg, order_id, user_id)
-
-
 async def follow_refund(pg: Postgres, lease: Lease, order_id: UUID, word: str, follows: list[str]) -> Freed | None:
     """What the refund has in its train is done or owed; None when the job is no longer ours."""
     return await FOLLOW(pg, lease.outbox_id, lease.attempt_id, order_id, word, follows)
@@ -203,5 +197,6 @@ async def expire(pg: Postgres, *, grace_s: int, size: int) -> list[Expired]:
     return await EXPIRE(pg, grace_s, size)
 
 
-def lines(order: Order) -> list[Line]:
-    return _lines.decode(order.lines)
+def lines(told: str) -> list[Line]:
+    """The lines of an order as the statements tell them."""
+    return _lines.decode(told)

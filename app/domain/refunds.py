@@ -44,6 +44,13 @@ class Finished(msgspec.Struct, frozen=True):
     order_id: UUID
 
 
+class Repaid(msgspec.Struct, frozen=True):
+    """What a cancelled order gave back, and the job that what hangs on it is owed by."""
+
+    amount_minor: int
+    outbox_id: int | None
+
+
 class Overdue(msgspec.Struct, frozen=True):
     order_id: UUID
 
@@ -53,6 +60,7 @@ FIND = Opt("refunds/find_refund", Refund)
 LIST = Many("refunds/list_refunds", Refund)
 CALL = Opt("refunds/find_call", Call)
 FINISH = Opt("refunds/finish_refund", Finished)
+REPAY = Opt("refunds/repay_order", Repaid)
 OVERDUE = Many("refunds/refund_overdue", Overdue)
 
 
@@ -90,6 +98,11 @@ async def call(pg: Postgres, refund_id: UUID) -> Call | None:
 async def finish(pg: Postgres, lease: Lease, refund_id: UUID, gateway_id: str) -> bool:
     """The gateway has it under this id; or, without one, never will, and the money is on the balance instead."""
     return await FINISH(pg, lease.outbox_id, lease.attempt_id, refund_id, gateway_id) is not None
+
+
+async def repay(pg: Postgres, lease: Lease, order_id: UUID) -> Repaid | None:
+    """What was not delivered of a cancelled order is on its buyer's balance; None when nothing is to be paid back."""
+    return await REPAY(pg, lease.outbox_id, lease.attempt_id, order_id)
 
 
 async def overdue(pg: Postgres, *, size: int) -> list[Overdue]:

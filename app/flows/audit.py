@@ -8,6 +8,7 @@ import asyncio
 
 import structlog
 
+from app.base import tally
 from app.domain import stock
 from app.shop import Shop
 
@@ -41,6 +42,8 @@ async def _audit(shop: Shop, seller_id: int) -> int:
             moved += 1
             continue
         over, under, doubted = over + filled.over, under + filled.under, doubted + filled.doubted
+    tally.DRIFT.add("over", by=over)
+    tally.DRIFT.add("under", by=under)
     if over or under or moved:
         log.warning(
             "stock counters were off", seller_id=seller_id, products=len(products), over=over, under=under,

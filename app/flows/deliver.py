@@ -12,7 +12,7 @@ from app.shop import Shop
 log = structlog.get_logger(__name__)
 
 # What every sale owes, each once: notices to admins and to the seller, the referrers' bonuses, the leaderboard.
-FOLLOWS = ["alert", "supply", "reward", "rank"]
+FOLLOWS = ["alert", "supply", "reward", "rank", "announce"]
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ _delivery = msgspec.json.Decoder(Delivery)
 
 async def deliver(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | None:
     """The goods are the buyer's, and the message that says so is owed."""
-    order_id = _delivery.decode(job.payload).order_id
+    order_id = job.read(_delivery).order_id
     done = await orders.deliver(shop.deps.pg, lease, order_id, FOLLOWS)
     if done is None:
         log.warning("nothing to deliver", order_id=str(order_id))

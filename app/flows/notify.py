@@ -11,6 +11,7 @@ from app.channels.telegram import texts
 from app.domain import customers, goods, orders, outbox
 from app.domain.customers import Colleague
 from app.errors import NotFound
+from app.flows import mail
 from app.infra.messenger import Messenger, Sent
 from app.shop import Shop
 
@@ -35,21 +36,28 @@ class Alarm(msgspec.Struct, frozen=True):
     amount_minor: int = 0
     currency: str = ""
     delivered: int = 0  # goods that are out of reach
+    seller_id: int = 0  # whose people are told too
+    endpoint: str = ""  # the host of a seller's webhook
 
 
 _news = msgspec.json.Decoder(News)
 _alarm = msgspec.json.Decoder(Alarm)
 
 
-async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | None:
     """The buyer has the news, with the goods if they are there.
 
     Raises: ProviderDown: the job runs again later.
     """
-    news, deps = _news.decode(job.payload), shop.deps
+    news, deps = job.read(_news), shop.deps
     to = await customers.recipient(deps.pg, news.order_id)
+    if to and to.mailed:
+        await mail.owe(shop, job.id, news.order_id)  # first: what follows may wait for Telegram
     if deps.sealer is None or to is None:
         raise NotFound("no goods keys or no such order: nobody can be told")
+    if to.blocked:
+        log.info("not told, the user has stopped the bot; the goods wait in the shop", order_id=str(news.order_id))
+        return await outbox.finish(deps.pg, lease)
     money = {
         "amount": str(Money(news.amount_minor, to.currency)),
         "due": str(Money(max(to.due_minor, 0), to.currency)),
@@ -60,12 +68,12 @@ async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         shown = [(good.title, good.content) for good in opened[0]] if opened else []
     text = texts.order_news(news.status, to.language, to.number, shown, max_length=texts.MAX_LENGTH, **money)
     await _send(_messenger(shop), to.telegram_id, text, order_id=str(news.order_id))
-    await outbox.finish(deps.pg, lease)
+    return await outbox.finish(deps.pg, lease)  # and the next message about this order has its turn
 
 
 async def alert(shop: Shop, lease: Lease, job: outbox.Job) -> None:
-    """Every admin knows. Raises: ProviderDown: all are told again later."""
-    alarm, deps = _alarm.decode(job.payload), shop.deps
+    """Every admin knows, and the seller whom it concerns. Raises: ProviderDown: all are told again later."""
+    alarm, deps = job.read(_alarm), shop.deps
     to = await customers.recipient(deps.pg, alarm.order_id) if alarm.order_id else None
     currency = alarm.currency or (to.currency if to else "")
     known = currency in texts.CURRENCIES
@@ -74,15 +82,18 @@ async def alert(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         "amount": str(Money(alarm.amount_minor, currency)) if known else f"{alarm.amount_minor} {currency}",
         "invoice": f"{alarm.provider}:{alarm.invoice_id}",
         "delivered": str(alarm.delivered),
+        "endpoint": alarm.endpoint,
     }
-    ids = sorted(deps.settings.admin_ids())
-    await _tell_all(shop, await customers.admins(deps.pg, ids), lambda code: texts.alert(alarm.word, code, **facts))
+    people = await customers.admins(deps.pg, sorted(deps.settings.admin_ids()))
+    if alarm.seller_id:
+        people = list(dict.fromkeys([*people, *await customers.people(deps.pg, alarm.seller_id)]))
+    await _tell_all(shop, people, lambda code: texts.alert(alarm.word, code, **facts))
     await outbox.finish(deps.pg, lease)
 
 
 async def supply(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """The seller's people know what was sold, and what must be made by when. Raises: ProviderDown."""
-    alarm, deps = _alarm.decode(job.payload), shop.deps
+    alarm, deps = job.read(_alarm), shop.deps
     assert alarm.order_id is not None
     told = await orders.supplied(deps.pg, alarm.order_id)
     lines = [
@@ -93,6 +104,16 @@ async def supply(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         people = await customers.suppliers(deps.pg, alarm.order_id)
         await _tell_all(shop, people, lambda code: texts.supply(code, number, lines))
     await outbox.finish(deps.pg, lease)
+
+
+async def inform(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+    """The seller's people know what the buyer has done with the order. Raises: ProviderDown: again later."""
+    alarm, pg = job.read(_alarm), shop.deps.pg
+    to = await customers.recipient(pg, alarm.order_id) if alarm.order_id else None
+    if alarm.order_id and to:
+        number, people = to.number, await customers.suppliers(pg, alarm.order_id)
+        await _tell_all(shop, people, lambda code: texts.informed(alarm.word, code, number))
+    await outbox.finish(pg, lease)
 
 
 async def _tell_all(shop: Shop, people: list[Colleague], text: "texts.Wording") -> None:

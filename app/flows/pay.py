@@ -14,7 +14,7 @@ from app.base import clock
 from app.base.money import Money
 from app.domain import ledger, orders, payments
 from app.errors import Conflict, InProgress, NotEnough, NotFound, ProviderDown
-from app.flows import hold, settle
+from app.flows import settle
 from app.gateways.base import Ask, Gateway
 from app.shop import Shop
 
@@ -84,7 +84,7 @@ async def link(shop: Shop, by: Gateway, order_id: UUID, owed: orders.Created | p
             raise
         raise ProviderDown(
             "the order stands, the gateway gave no link: repeat with the same Idempotency-Key",
-            retry_after_s=2,
+            retry_after_s=error.retry_after_s or 2,
             order_id=str(order_id),
         ) from error
     return await orders.link(shop.deps.pg, order_id, by.name, invoice.id, invoice.url, owed.opened_at)
@@ -109,16 +109,3 @@ async def from_balance(shop: Shop, order_id: UUID, user_id: int) -> orders.Order
         f"{Money(order.total_minor, order.currency)} to pay, {Money(has_minor, order.currency)} on the balance",
         order_id=str(order_id), balance_minor=has_minor, total_minor=order.total_minor,
     )  # fmt: skip
-
-
-async def cancel(shop: Shop, order_id: UUID, user_id: int) -> orders.Order:
-    """This buyer's unpaid order is closed, its goods are for sale again. Raises: NotFound; Conflict when it is paid."""
-    freed = await orders.cancel(shop.deps.pg, order_id, user_id)
-    order = await orders.get(shop.deps.pg, order_id, user_id)
-    if order is None:
-        raise NotFound("no such order")
-    if freed is None and order.status != "cancelled":
-        raise Conflict(f"the order is {order.status}: only an unpaid one can be cancelled", order_status=order.status)
-    if freed is not None:
-        await hold.forget(shop, freed.seller_id, freed.product_ids)
-    return order

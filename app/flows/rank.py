@@ -55,7 +55,7 @@ _sale = msgspec.json.Decoder(Sale)
 
 async def rank(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """The buyer stands where Postgres says. Raises: RedisDown, Busy: the job runs again later."""
-    order_id, pg, redis = _sale.decode(job.payload).order_id, shop.deps.pg, shop.deps.redis
+    order_id, pg, redis = job.read(_sale).order_id, shop.deps.pg, shop.deps.redis
     standings = await leaderboard.standings(pg, order_id)
     for _ in range(WRITES):
         await asyncio.gather(*(leaderboard.score(redis, standing) for standing in standings))

@@ -16,6 +16,7 @@ from app.base.money import Money
 from app.domain import orders, outbox, refunds
 from app.errors import Conflict, NotFound, ProviderDown
 from app.flows import hold
+from app.flows.settle import ring
 from app.gateways.base import RefundRefused
 from app.shop import Shop
 
@@ -50,6 +51,13 @@ class Train(msgspec.Struct, frozen=True):
     word: str
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """What the repay job is told."""
+
+    order_id: UUID
+
+
+_cancelled = msgspec.json.Decoder(Cancelled)
 _called = msgspec.json.Decoder(Called)
 _train = msgspec.json.Decoder(Train)
 
@@ -74,7 +82,7 @@ async def make(shop: Shop, wish: Wish) -> tuple[refunds.Refund, bool]:
 
 async def call(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """The gateway has the refund, or refused it for good. Raises: ProviderDown: asked again later."""
-    refund_id = _called.decode(job.payload).refund_id
+    refund_id = job.read(_called).refund_id
     owed = await refunds.call(shop.deps.pg, refund_id)
     if owed is None:
         await outbox.finish(shop.deps.pg, lease)
@@ -99,10 +107,22 @@ async def call(shop: Shop, lease: Lease, job: outbox.Job) -> None:
 
 async def follow(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """Goods that are not delivered are for sale again if all money went back; the other jobs are owed."""
-    train = _train.decode(job.payload)
+    train = job.read(_train)
     freed = await orders.follow_refund(shop.deps.pg, lease, train.order_id, train.word, FOLLOWS)
     if freed and freed.product_ids:
         await hold.forget(shop, freed.seller_id, freed.product_ids)
+
+
+async def repay(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+    """A cancelled order's money is back on its buyer's balance, as far as nothing was delivered for it."""
+    order_id = job.read(_cancelled).order_id
+    paid = await refunds.repay(shop.deps.pg, lease, order_id)
+    if paid is None:
+        await outbox.finish(shop.deps.pg, lease)
+        return
+    log.info("cancelled order repaid", order_id=str(order_id), amount_minor=paid.amount_minor)
+    if paid.outbox_id is not None:
+        await ring(shop, paid.outbox_id)
 
 
 async def overdue(shop: Shop) -> int:

@@ -46,7 +46,7 @@ _praise = msgspec.json.Decoder(Praise)
 
 async def reward(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """Whoever brought the buyer, and those above, have their bonus."""
-    order_id = _sale.decode(job.payload).order_id
+    order_id = job.read(_sale).order_id
     done = await referrals.reward(shop.deps.pg, lease, order_id, shop.deps.settings.referral_shares_bp())
     if done:
         log.info("referrers rewarded", order_id=str(order_id), levels=done.levels, amount_minor=done.amount_minor)
@@ -54,7 +54,7 @@ async def reward(shop: Shop, lease: Lease, job: outbox.Job) -> None:
 
 async def claw_back(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """Of the order's bonuses as much is back as of its money."""
-    order_id = _sale.decode(job.payload).order_id
+    order_id = job.read(_sale).order_id
     done = await referrals.claw_back(shop.deps.pg, lease, order_id)
     if done:
         log.info("bonuses back", order_id=str(order_id), taken_minor=done.taken_minor, lent_minor=done.lent_minor)
@@ -62,7 +62,7 @@ async def claw_back(shop: Shop, lease: Lease, job: outbox.Job) -> None:
 
 async def cash_back(shop: Shop, lease: Lease, job: outbox.Job) -> None:
     """Who reviewed a product first has the cash-back for it."""
-    praise = _praise.decode(job.payload)
+    praise = job.read(_praise)
     share_bp = shop.deps.settings.cashback_bp
     done = await reviews.thank(shop.deps.pg, lease, praise.product_id, praise.user_id, share_bp)
     if done:

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from app.base import tally
 from app.base.lease import Lease
 from app.domain import inbox, ledger, orders, outbox, payments, stock
 from app.domain.payments import Proof, Verdict
@@ -47,15 +48,19 @@ async def accept(
 
     Raises: Malformed, BadSignature: nothing was stored. PostgresDown: the gateway must call again.
     """
+    started = time.perf_counter()
     notice = gateway.verify(callback)
+    tally.WEBHOOK.series[gateway.name, "verify"].observe(time.perf_counter() - started)
     event = inbox.Event(provider=gateway.name, key=notice.event_key, invoice_id=notice.invoice_id, claims=notice.claims)
     if notice.state and notice.state.paid and notice.state.money.amount_minor:
-        taken = await shop.settlements.do(_signed(event, notice.state, callback.body, kept_headers))
+        signed = _signed(event, notice.state, callback.body, kept_headers)
+        taken = await tally.WEBHOOK.series[gateway.name, "settle"].timed(shop.settlements.do(signed))
         if not taken.known:
             return taken.outbox_id
     elif in_flight >= CROWD and await _known(shop, event):
         return None
-    return (await inbox.store(shop.deps.pg, event, callback.body, kept_headers)).outbox_id
+    storing = inbox.store(shop.deps.pg, event, callback.body, kept_headers)
+    return (await tally.WEBHOOK.series[gateway.name, "store"].timed(storing)).outbox_id
 
 
 def _signed(event: inbox.Event, state: InvoiceState, body: bytes, headers: dict[str, str]) -> payments.Signed:
@@ -71,7 +76,7 @@ async def settle(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Owed | Non
 
     Raises: ProviderDown, NotYet: the job runs again later.
     """
-    claim = _claim.decode(job.payload)
+    claim = job.read(_claim)
     gateway = shop.gateways.get(claim.provider)
     if gateway is None:
         raise ProviderDown(f"gateway {claim.provider} is not configured")
@@ -175,7 +180,7 @@ async def _in_stock(shop: Shop, verdict: Verdict) -> bool:
     order = await orders.get(shop.deps.pg, verdict.order_id, verdict.user_id)
     if order is None or order.status != "expired":
         return False
-    lines = orders.lines(order)
+    lines = orders.lines(order.lines)
     left = await stock.count(shop.deps.pg, [line.product_id for line in lines])
     return all((units := left[line.product_id]) is None or units >= line.quantity for line in lines)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import httpx
 import msgspec
 
-from app.errors import ProviderDown
+from app.errors import ProviderDown, ProviderRefused
 
 JSON = {"Content-Type": "application/json"}
 MAX_ANSWER_BYTES = 256 * 1024
@@ -32,26 +32,37 @@ class Answer(msgspec.Struct, frozen=True):
 async def call(
     http: httpx.AsyncClient, method: str, url: str, *, party: str, body: bytes = b"", headers: Mapping[str, str] = {}
 ) -> Answer:
-    """A 2xx or 4xx answer. Raises: ProviderDown for anything else; neither body, headers nor URL are in its text."""
+    """A 2xx or 4xx answer, but for 429.
+
+    Raises: ProviderDown for anything else, with `retry_after_s` if the party says so; neither body, headers nor URL
+    are in its text.
+    """
     try:
         # httpx's own timeout is per phase and per chunk: a trickle would outlive it for ever.
         whole = asyncio.timeout(http.timeout.read)
         async with whole, http.stream(method, url, content=body, headers=dict(headers)) as response:
-            if not response.is_success and not response.is_client_error:
-                raise ProviderDown(f"{party} answered {response.status_code}")
+            status = response.status_code
+            if status == 429 or not (response.is_success or response.is_client_error):
+                raise ProviderDown(f"{party} answered {status}", retry_after_s=_asked_s(response))
             answer = bytearray()
             async for chunk in response.aiter_bytes():
                 answer += chunk
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes")
-            return Answer(response.status_code, bytes(answer))
+            return Answer(status, bytes(answer))
     except (httpx.HTTPError, TimeoutError) as error:
         raise ProviderDown(f"{party} does not answer ({type(error).__name__})") from error
 
 
 async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:
-    """The body of a 2xx answer. Raises: ProviderDown for anything else; neither body nor URL is in its text."""
+    """The body of a 2xx answer. Raises: ProviderRefused for a 4xx, ProviderDown for anything else; as `call`."""
     answer = await call(http, "POST", url, party=party, body=body, headers=JSON)
     if answer.status >= 400:
-        raise ProviderDown(f"{party} answered {answer.status}")
+        raise ProviderRefused(f"{party} answered {answer.status}")
     return answer.body
+
+
+def _asked_s(response: httpx.Response) -> int | None:
+    """The wait that the party asks for, an hour at most; a date, which is allowed too, is nobody's habit."""
+    asked = response.headers.get("retry-after", "")
+    return min(int(asked), 3600) if asked.isascii() and asked.isdigit() and len(asked) < 10 else None

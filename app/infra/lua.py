@@ -15,6 +15,8 @@ from typing import Any, Generic, Never, Protocol, TypeVar, cast, get_origin
 
 import msgspec
 
+from app.base import tally
+
 ROOT = Path(__file__).parents[2] / "lua"
 MOST_LINES = 60
 
@@ -77,27 +79,25 @@ class Script(Generic[R]):
 
     def __init__(self, name: str, *replies: type[R], root: Path = ROOT) -> None:
         text = Text(name, root)
-        self.name = name
-        self.body = text.body
+        self.name, self.body = name, text.body
         self.sha = sha1(self.body.encode(), usedforsecurity=False).hexdigest()
         self.read_only = "no-writes" in text.flags()
         self.replies = text.replies()
-        self.cost = text.only("cost")
-        self.slot = text.only("slot")
+        self.cost, self.slot = text.only("cost"), text.only("slot")
         self.keys, self.keys_tail = text.bindings("KEYS")
         self.args, self.args_tail = text.bindings("ARGV")
         text.check_body(self.replies)
+        self._times = tally.SCRIPTS.of(name)
         self._outcomes = {reply.word.encode(): make for reply, make in _paired(text, self.replies, replies)}
 
     async def __call__(self, redis: Redis, keys: Sequence[Part] = (), args: Sequence[Part] = ()) -> R:
-        """The outcome of one run.
+        """The outcome of one run, for one round trip, shared with every call of the same event-loop turn.
 
         Raises: TypeError for a wrong number of keys or args; ScriptFailed; errors.RedisDown.
-        Cost:   one round trip, shared with every call of the same event-loop turn.
         """
         self._check_count("keys", keys, self.keys, self.keys_tail)
         self._check_count("args", args, self.args, self.args_tail)
-        reply: Any = await redis.evalsha(self, keys, args)
+        reply: Any = await self._times.timed(redis.evalsha(self, keys, args))
         try:
             return self._outcomes[reply[0]](*reply[1:])
         except (KeyError, TypeError, IndexError):

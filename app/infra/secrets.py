@@ -1,4 +1,4 @@
-"""Keys and what they protect: goods sealed at rest, session tokens, signatures compared in constant time."""
+"""Keys and what they protect: goods sealed at rest, session tokens, links, signatures compared in constant time."""
 
 import base64
 import binascii
@@ -106,6 +106,45 @@ class Tokens:
         return base64.urlsafe_b64encode(hmac.digest(self.key, text.encode(), "sha256")).decode().rstrip("=")
 
 
+class Confirmation(msgspec.Struct, frozen=True):
+    """Who asked for mail to which address: what a link that was sent there proves."""
+
+    user_id: int
+    address: str
+    expires_s: int  # Unix seconds
+
+
+class Confirmations:
+    """Issues and reads the tokens of links in mails: `v1.<user>.email.<expires>.<hmac and address>`.
+
+    Their key is not the session tokens' one: neither is ever taken for the other.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self.key = hashlib.sha256(b"torg e-mail" + secret.encode()).digest()
+
+    def issue(self, asked: Confirmation) -> str:
+        head = f"v1.{asked.user_id}.email.{asked.expires_s}"
+        address = asked.address.encode()
+        return f"{head}.{base64.urlsafe_b64encode(self._sign(head, address) + address).decode().rstrip('=')}"
+
+    def read(self, token: str) -> Confirmation | None:
+        """What this token proves, or did until it ended: the reader compares. None when it is altered or no token."""
+        head, _, tail = token.rpartition(".")
+        try:
+            signed = base64.b64decode(tail + "=" * (-len(tail) % 4), altchars=b"-_", validate=True)
+        except ValueError:  # also for what is not ASCII
+            return None
+        signature, address = signed[:32], signed[32:]
+        if not same(signature, self._sign(head, address)):
+            return None
+        _, user_id, _, expires_s = head.split(".")  # signed by us, so of our own shape
+        return Confirmation(int(user_id), address.decode(), int(expires_s))
+
+    def _sign(self, head: str, address: bytes) -> bytes:
+        return hmac.digest(self.key, head.encode(errors="replace") + b"\0" + address, "sha256")
+
+
 def stock_row(stock_item_id: UUID) -> str:
     """The name under which a stock item's secret is sealed."""
     return f"stock_items/{stock_item_id}"
@@ -119,3 +158,8 @@ def shared_row(product_id: int) -> str:
 def made_row(order_id: UUID, position: int) -> str:
     """The name under which a made good is sealed."""
     return f"made_goods/{order_id}/{position}"
+
+
+def endpoint_row(endpoint_id: UUID) -> str:
+    """The name under which an endpoint's signing secret is sealed."""
+    return f"endpoints/{endpoint_id}"

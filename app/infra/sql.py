@@ -4,8 +4,10 @@ A statement is a module constant of the noun that owns it. The text Postgres get
 tests/sql prepares every one and compares parameters and columns with its header and its Struct.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -14,6 +16,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from app.base import tally
 from app.errors import PostgresDown
 
 log = structlog.get_logger(__name__)
@@ -21,6 +24,8 @@ log = structlog.get_logger(__name__)
 ROOT = Path(__file__).parents[2] / "sql"
 
 R = TypeVar("R", bound=msgspec.Struct)
+
+CLOSE_S = 0.5  # what a connection in use gets when the process ends
 
 _HEADER = re.compile(r"-- name: (\w+) :(one|opt|many|exec)(?: (\w+))?")
 _PARAM = re.compile(r"-- \$(\d+) (\w+)\s+([\w\[\]]+)(?:\s+-- .*)?")
@@ -110,7 +115,10 @@ class Postgres:
         return cls(pool, timeout_ms)
 
     async def close(self) -> None:
-        await self.pool.close()
+        """Every connection is closed; those that still wait for an answer after `CLOSE_S` are cut."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.pool.close()  # cancelled, it cuts them
 
     async def fetch(self, text: str, args: Sequence[object]) -> "list[asyncpg.Record]":
         """The rows of one statement. Raises: PostgresDown; any other driver error is a defect and passes."""
@@ -148,12 +156,13 @@ class Statement(Generic[R]):
         if query.row != (row.__name__ if row else ""):
             raise BadStatement(f"{path} yields {query.row or 'nothing'}, the code reads {row and row.__name__}")
         self.path, self.query, self.row = path, query, row
+        self._times = tally.STATEMENTS.of(path)
 
     async def _rows(self, pg: Postgres, args: tuple[object, ...]) -> list[R]:
         if len(args) != len(self.query.params):
             raise TypeError(f"{self.path} takes {len(self.query.params)} parameters, got {len(args)}")
         row: Any = self.row
-        return [row(*record) for record in await pg.fetch(self.query.text, args)]
+        return [row(*record) for record in await self._times.timed(pg.fetch(self.query.text, args))]
 
 
 class One(Statement[R]):

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 from litestar import Response, get, patch, post, put
@@ -114,6 +115,7 @@ class Change(msgspec.Struct, frozen=True):
     noun: str
     product_id: int | None
     promo: str | None  # the code
+    webhook_id: UUID | None
     what: dict[str, Any]
 
 
@@ -194,7 +196,7 @@ async def list_changes(
     cursor: Cursor = "",
     limit: Annotated[int, QueryParameter(ge=1, le=curate.MAX_PAGE)] = 50,
 ) -> ChangeList:
-    """What was changed about your products, their stock and your promo codes."""
+    """What was changed about your products, their stock, your promo codes and webhooks."""
     session = acting(request, shop)
     before = int(cursor or MAX_ID)
     found = await changes.newest(shop.deps.pg, session.user_id, product_id=product_id, before=before, size=limit + 1)
@@ -240,4 +242,6 @@ def _product(card: products.Card) -> Product:
 
 def _change(one: changes.Change) -> Change:
     what = msgspec.json.decode(one.what, type=dict[str, Any])
-    return Change(one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, one.promo, what)
+    return Change(
+        one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, one.promo, one.webhook_id, what
+    )  # fmt: skip

@@ -5,12 +5,14 @@ build a request and a response around one dictionary lookup and 11 fixed bytes, 
 here (`make bench NAME=settle`). Routing, rate limits, the request's id and how failures look are as everywhere.
 """
 
+from time import perf_counter
 from typing import NoReturn
 
 from litestar import post
 from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.base import tally
 from app.errors import Busy, NotFound, TooLarge, UnsupportedMedia
 from app.flows import settle
 from app.gateways.base import Callback
@@ -57,8 +59,10 @@ class Hook:
             )  # fmt: skip
         finally:
             state.callbacks -= 1
+        stored = perf_counter()
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": BODY, "more_body": False})
+        tally.WEBHOOK.series[gateway.name, "answer"].observe(perf_counter() - stored)
         if outbox_id is not None:
             await settle.ring(shop, outbox_id)
 

@@ -1,11 +1,11 @@
-"""Money, as its buyer sees it: pay an order (again), cancel it, read the balance."""
+"""Money, as its buyer sees it: pay an order (again), read the balance."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Response, get, patch, post
+from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
@@ -16,7 +16,7 @@ from app.web.bodies import exact
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
 from app.web.once import Done, Reply, once_only
-from app.web.orders import OrderView, owned, view
+from app.web.orders import owned, view
 from app.web.params import MAX_ID, QueryId
 
 
@@ -24,12 +24,6 @@ class NewPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to pay: a gateway of this shop, or `balance`."""
 
     provider: Annotated[str, Meta(min_length=1, max_length=32)]
-
-
-class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the order shall become."""
-
-    status: Literal["cancelled"]
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -72,15 +66,6 @@ async def pay_order(
         return Done(Reply(200, "", msgspec.json.encode(view(paid))), repeated=False)
 
     return await once_only(request, shop, session.user_id, work)
-
-
-@patch("/api/orders/{order_id:str}/status", limits=("address", "orders"))
-async def move_order(request: Req, order_id: FromPath[str], data: JSONBody[Move], shop: TheShop) -> OrderView:
-    """Your unpaid order is cancelled and its goods are for sale again; once more changes nothing."""
-    session = signed_in(request, shop)
-    order = await owned(shop, order_id, session.user_id)
-    await exact(request, Move)
-    return view(await pay.cancel(shop, order.id, session.user_id))
 
 
 @get("/api/balance", limits=("browse",))

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.base.ids import parse_id
-from app.domain import goods, orders, promos, stock
+from app.domain import goods, moves, orders, promos, stock
 from app.domain.goods import Good, Owed
 from app.errors import Malformed, NotFound
 from app.flows import checkout
@@ -69,6 +69,19 @@ class OrderView(msgspec.Struct, frozen=True):
     payment: Payment | None
 
 
+class Buyer(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class OrderCard(OrderView, frozen=True):
+    """An order with everything that belongs to it."""
+
+    buyer: Buyer
+    history: list[moves.Step]
+    chat: list[moves.Line]
+
+
 class OrderList(msgspec.Struct, frozen=True):
     """The newest orders first; ask on with `before` = the last one's number."""
 
@@ -119,10 +132,14 @@ async def list_orders(
 
 
 @get("/api/orders/{order_id:str}", limits=("browse",))
-async def show_order(request: Req, order_id: FromPath[str], shop: TheShop) -> OrderView:
-    """One of your orders."""
+async def show_order(request: Req, order_id: FromPath[str], shop: TheShop) -> Response[OrderCard]:
+    """One of your orders, as its buyer or as who sells it, with its history and chat; the `ETag` is its status."""
     session = signed_in(request, shop)
-    return view(await owned(shop, order_id, session.user_id))
+    known = parse_id(order_id)
+    found = await moves.card(shop.deps.pg, known, session.user_id) if known else None
+    if found is None:
+        raise NotFound("no such order")
+    return answer(found)
 
 
 @get("/api/orders/{order_id:str}/goods", limits=("browse",))
@@ -158,15 +175,28 @@ def _cart(body: NewOrder) -> list[stock.Units]:
 
 
 def view(order: orders.Order) -> OrderView:
-    payment = None
-    if order.payment_provider and order.payment_status:
-        payment = Payment(
-            order.payment_provider, order.payment_status, order.payment_minor or 0, order.payment_url, order.expires_at
-        )
-    return OrderView(_order(order), payment)
+    return OrderView(_order(order), _payment(order))
 
 
-def _order(o: orders.Order) -> Order:
+def answer(card: moves.Card) -> Response[OrderCard]:
+    """The whole order, with its status as the ETag."""
+    shown = OrderCard(
+        _order(card),
+        _payment(card),
+        Buyer(card.buyer_id, card.buyer_name),
+        moves.steps(card.history),
+        moves.chat(card.chat),
+    )
+    return Response(shown, headers={"ETag": f'"{card.status}"'})
+
+
+def _payment(o: orders.Order | moves.Card) -> Payment | None:
+    if not o.payment_provider or not o.payment_status:
+        return None
+    return Payment(o.payment_provider, o.payment_status, o.payment_minor or 0, o.payment_url, o.expires_at)
+
+
+def _order(o: orders.Order | moves.Card) -> Order:
     return Order(
         id=o.id,
         number=o.number,
@@ -179,5 +209,5 @@ def _order(o: orders.Order) -> Order:
         expires_at=o.expires_at,
         paid_at=o.paid_at,
         delivered_at=o.delivered_at,
-        lines=orders.lines(o),
+        lines=orders.lines(o.lines),
     )

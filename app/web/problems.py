@@ -10,6 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
+from app.base import tally
 from app.errors import (
     BadToken,
     Forbidden,
@@ -47,6 +48,8 @@ _BY_STATUS: dict[int, tuple[type[Problem], str]] = {
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The response for whatever a handler raised; what nobody expected is logged once and hides its text."""
     problem = _problem(error)
+    if "path_template" not in request.scope:  # no handler is meant, so no middleware has seen it
+        tally.REQUESTS.of(tally.UNKNOWN, tally.UNKNOWN, tally.CLASSES[problem.status // 100]).observe(0)
     if isinstance(problem, Internal):
         log.error("unexpected failure", path=request.scope["path"], exc_info=error)
     elif isinstance(problem, Unavailable):

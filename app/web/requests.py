@@ -1,12 +1,13 @@
 """What every request has: an id (the caller's, when it is a sane one, else ours), and a body that comes and decodes.
 
 The id is in each log line and in the answer, beside what the rate limits said. What is for one caller's eyes is kept
-out of caches.
+out of caches. Each request is counted by the route that it took, never by what it wrote into its path.
 """
 
 import asyncio
 import os
 import re
+from time import perf_counter
 from typing import Any
 
 from litestar import Request
@@ -14,8 +15,10 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.base import tally
 from app.errors import Malformed, TooSlow
 from app.infra import observe
+from app.web.problems import respond
 
 HEADERS = "headers"  # where a request's state keeps what every answer to it says
 
@@ -34,19 +37,32 @@ class RequestId:
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
+        started = perf_counter()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if _SANE.fullmatch(given) else os.urandom(8).hex().encode()
         observe.REQUEST_ID.set(request_id.decode())
 
+        begun = False
+
         async def with_id(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
+                labels = scope["path_template"], scope["method"], tally.CLASSES[message["status"] // 100]
+                tally.REQUESTS.series[labels].observe(perf_counter() - started)
                 headers = [*message["headers"], (b"x-request-id", request_id), *scope["state"].get(HEADERS, ())]
                 if scope["state"].get("session") and not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)
 
-        await self.app(scope, receive if scope["method"] in ("GET", "HEAD") else _in_time(receive), with_id)
+        try:
+            await self.app(scope, receive if scope["method"] in ("GET", "HEAD") else _in_time(receive), with_id)
+        except Exception as error:  # of a middleware between us and the handler: answered as a handler's are
+            if begun:
+                raise
+            request = JsonRequest(scope, receive, send)
+            await respond(request, error).to_asgi_response(app=None, request=request)(scope, receive, with_id)
 
 
 def _in_time(receive: Receive) -> Receive:

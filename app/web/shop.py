@@ -13,7 +13,7 @@ from msgspec import Meta
 from app.base.money import MINOR_DIGITS
 from app.domain import catalog, ledger
 from app.errors import Malformed
-from app.flows import browse, sign_in
+from app.flows import browse, confirm, sign_in
 from app.web.again import ENTRY, Again
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
@@ -48,12 +48,14 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Me(msgspec.Struct, frozen=True):
-    """What the token proves, and how its owner can pay."""
+    """What the token proves, how its owner can pay, and where news go by mail; `email_asked` waits to be confirmed."""
 
     user_id: int
     role: str
     expires_s: int
     pay_with: list[Way]
+    email: str | None
+    email_asked: str | None
 
 
 class Seller(msgspec.Struct, frozen=True):
@@ -98,11 +100,12 @@ async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
 
 @get("/api/me", limits=("browse",))
 async def me(request: Req, shop: TheShop) -> Me:
-    """Who the token says you are, and the ways to pay."""
+    """Who the token says you are, the ways to pay, and where news go by mail."""
     session = signed_in(request, shop)
+    known = await confirm.known(shop, session.user_id)
     ways = [Way(name, sorted(gateway.traits.currencies)) for name, gateway in shop.gateways.items()]
     ways.append(Way(ledger.BALANCE, sorted(MINOR_DIGITS)))
-    return Me(session.user_id, session.role, session.expires_s, ways)
+    return Me(session.user_id, session.role, session.expires_s, ways, known.email, known.email_asked)
 
 
 @get(

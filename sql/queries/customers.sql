@@ -1,5 +1,6 @@
 -- name: enter_customer :one Customer
--- The Telegram user is known, with the name and language of this visit; admins are those that the settings name.
+-- The Telegram user is known, with the name and language of this visit, and can be told again; admins are those that
+-- the settings name.
 -- $1 telegram_id int8
 -- $2 name        text
 -- $3 username    text
@@ -9,7 +10,7 @@
 INSERT INTO users AS u (telegram_id, name, username, language, role, referrer_id)
 VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'admin' ELSE 'buyer' END, (SELECT r.id FROM users r WHERE r.id = $6))
 ON CONFLICT (telegram_id) DO UPDATE
-   SET name = excluded.name, username = excluded.username, language = excluded.language, seen_at = now(),
+   SET name = excluded.name, username = excluded.username, language = excluded.language, seen_at = now(), blocked_at = NULL,
        role = CASE WHEN $5 THEN 'admin' WHEN u.role = 'admin' THEN 'buyer' ELSE u.role END
 RETURNING id, name, role;
 
@@ -18,7 +19,8 @@ RETURNING id, name, role;
 -- $1 order_id uuid
 SELECT u.id AS user_id, u.telegram_id, u.language, o.number, o.currency, o.status, 
        o.total_minor - least(o.credited_minor, coalesce((SELECT b.balance_minor FROM balances b
-           WHERE b.user_id = o.user_id AND b.currency = o.currency), 0)) AS due_minor
+           WHERE b.user_id = o.user_id AND b.currency = o.currency), 0)) AS due_minor,
+       u.blocked_at IS NOT NULL AS blocked, u.email IS NOT NULL AS mailed
   FROM orders o JOIN users u ON u.id = o.user_id WHERE o.id = $1;
 
 -- name: list_admins :many Colleague
@@ -32,3 +34,14 @@ SELECT t.id AS telegram_id, coalesce(u.language, 'en') AS language
 -- $1 order_id uuid
 SELECT u.telegram_id, u.language FROM orders o JOIN users u ON u.seller_id = o.seller_id AND u.role = 'seller'
  WHERE o.id = $1;
+
+-- name: list_people :many Colleague
+-- Who acts for a seller.
+-- $1 seller_id int8
+SELECT u.telegram_id, u.language FROM users u WHERE u.seller_id = $1 AND u.role = 'seller';
+
+-- name: retire_customer :opt Retired
+-- The user has stopped the bot, or never started it, and is not told any more.
+-- $1 telegram_id int8
+UPDATE users SET blocked_at = now() WHERE telegram_id = $1 AND blocked_at IS NULL
+RETURNING id;

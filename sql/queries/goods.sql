@@ -50,8 +50,9 @@ noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, user_id, note)
     SELECT b.id, b.before, b.status, 'seller', $1, 'position ' || $3::int4 || ' handed over' FROM became b),
 owed AS (
-    INSERT INTO outbox (kind, key, payload)
-    SELECT 'tell', b.id || ':made:' || $3::int4, jsonb_build_object('order_id', b.id, 'status', 'delivered') FROM became b
+    INSERT INTO outbox (kind, key, aggregate, payload)
+    SELECT 'tell', b.id || ':made:' || $3::int4, 'tell:' || b.id,
+           jsonb_build_object('order_id', b.id, 'status', 'delivered') FROM became b
     ON CONFLICT (kind, key) DO NOTHING
     RETURNING id),
 ranked AS (

@@ -138,7 +138,7 @@ WITH mine AS (
     UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
 target AS (
     SELECT o.id, o.status FROM orders o, mine
-     WHERE o.id = $3 AND o.status IN ('paid', 'partially_refunded') FOR UPDATE OF o),
+     WHERE o.id = $3 AND o.paid_at IS NOT NULL AND o.status NOT IN ('cancelled', 'refunded') FOR UPDATE OF o),
 lines AS (
     UPDATE order_items i
        SET state = CASE WHEN i.kind IN ('unit', 'shared') THEN 'delivered' ELSE 'owed' END,
@@ -159,19 +159,22 @@ moved AS (
       FROM became b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role)
-    SELECT b.id, 'paid', b.status, 'system' FROM became b WHERE b.status <> 'paid'),
+    SELECT b.id, b.before, b.status, 'system' FROM became b WHERE b.status <> 'paid' AND b.before = 'paid'),
 owed AS (
-    INSERT INTO outbox (kind, key, payload, attempts, attempt_id, lease_until)
-    SELECT 'tell', b.id || ':' || b.status, jsonb_build_object('order_id', b.id, 'status', b.status), 1, $2,
-           now() + $4::int * interval '1 second' FROM became b
+    INSERT INTO outbox (kind, key, payload, aggregate, attempts, attempt_id, lease_until)
+    SELECT 'tell', b.id || ':' || b.status, jsonb_build_object('order_id', b.id, 'status', b.status), 'tell:' || b.id, f.n,
+           CASE f.n WHEN 1 THEN $2 END, CASE f.n WHEN 1 THEN now() + $4::int * interval '1 second' END
+      FROM became b, LATERAL (  -- this attempt goes on with it, unless an earlier message about the order is owed
+           SELECT 1 - count(*)::int AS n FROM (
+                  SELECT FROM outbox e WHERE e.aggregate = 'tell:' || b.id AND e.state = 'owed' LIMIT 1) e) f
     ON CONFLICT (kind, key) DO NOTHING
-    RETURNING id),
+    RETURNING id, attempt_id),
 follows AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT k.kind, b.id::text, jsonb_build_object('order_id', b.id, 'word', 'sold')
       FROM became b, unnest($5::text[]) AS k (kind)
     ON CONFLICT (kind, key) DO NOTHING)
-SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
+SELECT b.status, (SELECT id FROM owed WHERE attempt_id IS NOT NULL) AS outbox_id FROM became b;
 
 -- name: expire_orders :many Expired
 -- Unpaid orders past their window (and the grace) are closed and their units are for sale again. An order whose
@@ -180,10 +183,10 @@ SELECT b.status, (SELECT id FROM owed) AS outbox_id FROM became b;
 -- $2 size    int8
 WITH late AS (
     SELECT o.id, o.seller_id, o.promo_id, o.promo_slot FROM orders o
-     WHERE o.status = 'pending' AND o.expires_at < now() - $1::int * interval '1 second'
+     WHERE o.status = 'pending' AND o.expires_at > '-infinity' AND o.expires_at < now() - $1::int * interval '1 second'
        -- Counts, and not NOT EXISTS: an anti-join would read every unsettled event for each sweep.
        AND (SELECT count(*) FROM payments p JOIN outbox b ON b.payload ->> 'invoice_id' = p.invoice_id
-             WHERE p.order_id = o.id AND b.kind = 'settle' AND b.state <> 'done'
+             WHERE p.order_id = o.id AND b.kind = 'settle' AND b.state IN ('owed', 'dead')
                AND b.payload ->> 'provider' = p.provider AND b.payload ->> 'claims' = 'paid') = 0
      ORDER BY o.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
 closed AS (
@@ -246,25 +249,6 @@ UPDATE orders o SET status = 'pending', slot = NULL, promo_slot = NULL, expires_
   FROM fits f WHERE o.id = f.id
 RETURNING o.seller_id, (SELECT coalesce(array_agg(c.product_id), '{}') FROM counted c) AS product_ids;
 
--- name: cancel_order :opt Freed
--- This buyer's unpaid order is closed, its units are for sale again.
--- $1 order_id uuid
--- $2 user_id  int8
-WITH target AS (
-    UPDATE orders o SET status = 'cancelled' WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending'
-    RETURNING o.id, o.seller_id, o.promo_id, o.promo_slot),
-unused AS (
-    UPDATE promos p SET uses = p.uses - 1 FROM target t WHERE p.id = t.promo_id AND t.promo_slot IS NOT NULL),
-noted AS (
-    INSERT INTO order_events (order_id, from_status, to_status, role, user_id)
-    SELECT t.id, 'pending', 'cancelled', 'buyer', $2 FROM target t),
-freed AS (
-    UPDATE order_items i SET state = 'released' FROM target t WHERE i.order_id = t.id AND i.state = 'held'
-    RETURNING i.product_id, i.stock_item_id),
-back AS (
-    UPDATE stock_items s SET state = 'available' FROM freed f WHERE s.id = f.stock_item_id AND s.state = 'held')
-SELECT t.seller_id, (SELECT coalesce(array_agg(DISTINCT f.product_id), '{}') FROM freed f) AS product_ids FROM target t;
-
 -- name: follow_refund :opt Freed
 -- What a refund has in its train, once for each sum: goods that are not delivered are for sale again when all money
 -- went back, and buyer, bonuses, leaderboard and (where goods are out of reach) admins are owed their job.
@@ -288,10 +272,10 @@ back AS (
 kept AS (
     SELECT count(*)::int AS items FROM order_items i, target t WHERE i.order_id = t.id AND i.state = 'delivered'),
 owed AS (
-    INSERT INTO outbox (kind, key, payload)
+    INSERT INTO outbox (kind, key, payload, aggregate)
     SELECT k.kind, t.id || ':' || $4 || ':' || t.refunded_minor, jsonb_build_object('order_id', t.id, 'word', $4::text,
            'status', $4::text, 'amount_minor', t.refunded_minor, 'currency', t.currency,
-           'delivered', (SELECT items FROM kept))
+           'delivered', (SELECT items FROM kept)), CASE k.kind WHEN 'tell' THEN 'tell:' || t.id END
       FROM target t, unnest($5::text[]) AS k (kind)
     ON CONFLICT (kind, key) DO NOTHING)
 SELECT t.seller_id, (SELECT coalesce(array_agg(DISTINCT f.product_id), '{}') FROM freed f) AS product_ids FROM target t;

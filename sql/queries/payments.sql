@@ -34,7 +34,7 @@ verdict AS (
            WHEN t.currency <> $8 THEN 'wrong_currency'
            WHEN $7 <= k.before THEN 'repeated'
            WHEN t.paid_by = $4 || ':' || $5 THEN 'overpaid'
-           WHEN t.status NOT IN ('pending', 'expired', 'cancelled') THEN 'second'
+           WHEN t.paid_at IS NOT NULL AND t.status NOT IN ('expired', 'cancelled') THEN 'second'
            WHEN t.status = 'cancelled' THEN 'cancelled'
            WHEN $7 - k.before < t.total_minor THEN CASE t.status WHEN 'expired' THEN 'late_part' ELSE 'underpaid' END
            WHEN t.status = 'expired' THEN 'late'
@@ -48,10 +48,11 @@ booked AS (
      WHERE payments.received_minor = (SELECT v.before FROM verdict v)
     RETURNING order_id AS id),
 paid AS (
-    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = $4 || ':' || $5 FROM booked b WHERE o.id = b.id),
-noted AS (
-    INSERT INTO order_events (order_id, from_status, to_status, role, note)
-    SELECT b.id, 'pending', 'paid', 'gateway', $4 || ':' || $5 FROM booked b),
+    -- What its seller has moved on unpaid stays where it is.
+    UPDATE orders o SET status = CASE o.status WHEN 'pending' THEN 'paid' ELSE o.status END, paid_at = now(),
+           paid_by = $4 || ':' || $5 FROM booked b WHERE o.id = b.id RETURNING o.id, o.status),
+noted AS (INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT p.id, t.status, p.status, 'gateway', $4 || ':' || $5 FROM paid p, target t),
 posted AS (
     INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id)
     SELECT 'sale:' || b.id, 'gateway:' || $4, 'sales:' || v.seller_id, v.total_minor, $8, 'sale', b.id
@@ -117,8 +118,8 @@ noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, note)
     SELECT t.id, t.status, t.status, 'gateway', $10 || ' ' || $4 || ':' || $5 FROM booked, target t),
 told AS (
-    INSERT INTO outbox (kind, key, payload)
-    SELECT 'tell', concat_ws(':', $10, $3::int8, $8), jsonb_build_object('order_id', t.id, 'status', $10::text,
+    INSERT INTO outbox (kind, key, aggregate, payload)
+    SELECT 'tell', concat_ws(':', $10, $3::int8, $8), 'tell:' || t.id, jsonb_build_object('order_id', t.id, 'status', $10::text,
            'amount_minor', $7::int8) FROM booked, target t WHERE NOT coalesce((SELECT c.covered FROM counted c), false)
     ON CONFLICT (kind, key) DO NOTHING)
 SELECT a.balance_minor, coalesce((SELECT c.covered FROM counted c), false) AS covered FROM added a;

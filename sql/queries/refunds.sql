@@ -97,11 +97,50 @@ added AS (
     SELECT f.user_id, f.currency, f.amount_minor FROM refused f, unspent  -- payments first, as everywhere
     ON CONFLICT (user_id, currency) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor),
 told AS (
-    INSERT INTO outbox (kind, key, payload)
-    SELECT k.kind, 'refused:' || f.id, jsonb_build_object('order_id', f.order_id, 'word', 'refund_refused', 'status',
+    INSERT INTO outbox (kind, key, aggregate, payload)
+    SELECT k.kind, 'refused:' || f.id, CASE k.kind WHEN 'tell' THEN 'tell:' || f.order_id END, jsonb_build_object('order_id', f.order_id, 'word', 'refund_refused', 'status',
            'refund_refused', 'amount_minor', f.amount_minor, 'currency', f.currency)
       FROM refused f, (VALUES ('tell'), ('alert')) AS k (kind) ON CONFLICT (kind, key) DO NOTHING)
 SELECT e.order_id FROM ended e;
+
+-- name: repay_order :opt Repaid
+-- A paid order was cancelled: what was not delivered of it goes back to its buyer's balance, once.
+-- $1 outbox_id  int8
+-- $2 attempt_id uuid
+-- $3 order_id   uuid
+WITH mine AS (
+    UPDATE outbox SET state = 'done', done_at = now() WHERE id = $1 AND attempt_id = $2 AND state = 'owed' RETURNING id),
+target AS (
+    SELECT o.* FROM orders o, mine WHERE o.id = $3 AND o.paid_by IS NOT NULL FOR UPDATE OF o),
+back AS (
+    SELECT t.*, t.total_minor - t.refunded_minor - (SELECT coalesce(sum(i.price_minor), 0)::int8 FROM order_items i
+                 WHERE i.order_id = t.id AND i.state = 'delivered') AS back_minor FROM target t),
+made AS (
+    INSERT INTO refunds (id, order_id, target, amount_minor, currency, state, reason, key, done_at)
+    SELECT gen_random_uuid(), b.id, 'balance', b.back_minor, b.currency, 'done', 'cancelled', 'cancelled', now()
+      FROM back b WHERE b.back_minor > 0
+    ON CONFLICT (order_id, key) DO NOTHING
+    RETURNING order_id, amount_minor),
+changed AS (
+    UPDATE orders o SET refunded_minor = o.refunded_minor + m.amount_minor FROM made m WHERE o.id = m.order_id
+    RETURNING o.id, o.status, o.refunded_minor),
+posted AS (
+    INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
+    SELECT 'refund:' || b.id || ':cancelled', 'sales:' || b.seller_id, 'buyer:' || b.user_id, m.amount_minor, b.currency,
+           'refund', b.id, b.user_id FROM made m JOIN back b ON b.id = m.order_id),
+added AS (
+    INSERT INTO balances AS a (user_id, currency, balance_minor)
+    SELECT b.user_id, b.currency, m.amount_minor FROM made m JOIN back b ON b.id = m.order_id
+    ON CONFLICT (user_id, currency) DO UPDATE SET balance_minor = a.balance_minor + excluded.balance_minor),
+noted AS (
+    INSERT INTO order_events (order_id, from_status, to_status, role, note)
+    SELECT c.id, c.status, c.status, 'system', 'refund of ' || m.amount_minor || ' to balance' FROM changed c, made m),
+owed AS (
+    INSERT INTO outbox (kind, key, payload)
+    SELECT 'follow', c.id || ':' || c.refunded_minor, jsonb_build_object('order_id', c.id, 'word', 'refund')
+      FROM changed c ON CONFLICT (kind, key) DO NOTHING
+    RETURNING id)
+SELECT m.amount_minor, (SELECT o.id FROM owed o) AS outbox_id FROM made m;
 
 -- name: refund_overdue :many Overdue
 -- What was to be made by a deadline that has passed goes back to its buyers' balances, line by line.

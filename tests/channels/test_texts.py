@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.channels.telegram.texts import LANGUAGES, MAX_LENGTH, language, order_news
+from app.channels.telegram.texts import LANGUAGES, MAX_LENGTH, alert, language, order_news
 
 STATUSES = ("delivered", "preorder", "paid")
 
@@ -40,3 +40,10 @@ def test_goods_that_do_not_fit_wait_in_the_shop(code: str) -> None:
     assert "KK" not in short
     assert short.startswith(order_news("delivered", code, 7, [], max_length=MAX_LENGTH))
     assert len(order_news("preorder", code, 10**18, [("t" * 200, "c" * 10_000)], max_length=MAX_LENGTH)) <= MAX_LENGTH
+
+
+def test_a_webhook_that_was_disabled_is_told_in_each_language() -> None:
+    facts = {"number": "?", "amount": "", "invoice": "", "delivered": "0", "endpoint": "erp.example"}
+    told = {alert(word, code, **facts) for word in ("webhook_gone", "webhook_failing") for code in LANGUAGES}
+    assert len(told) == 2 * len(LANGUAGES)
+    assert all("erp.example" in text and "{" not in text for text in told)

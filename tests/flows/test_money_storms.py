@@ -18,6 +18,7 @@ from app.flows.expire import expire
 from tests.flows.scripted import PRICE, Scripted, Sold, hear, sell
 from tests.world import World
 from workers import jobs
+from workers.kinds import KINDS, Kind
 
 SEQUENCES = int(os.environ.get("TORG_SEQUENCES", "150"))
 AT_ONCE = 8
@@ -95,9 +96,8 @@ async def test_any_sequence_of_the_same_events_ends_the_same(world: World, monke
         return None
 
     with monkeypatch.context() as patch:
-        patch.setitem(
-            jobs.KINDS, "deliver", later
-        )  # what is handed out cannot be called back: that is not the question
+        # What is handed out cannot be called back: that is not the question.
+        patch.setitem(KINDS, "deliver", Kind(later))
         await at_once(live_through(world, gateway, one, tale) for one, tale in zip(sold, tales, strict=True))
     await world.pg.fetch("UPDATE outbox SET run_at = now(), lease_until = NULL WHERE state = 'owed'", ())
     await world.pg.fetch("DELETE FROM outbox WHERE kind IN ('tell', 'alert', 'supply')", ())

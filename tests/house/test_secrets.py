@@ -28,6 +28,7 @@ LIBRARIES = ("httpx", "httpcore", "aiogram", "uvicorn.access", "asyncio", "arq.w
 SETTINGS = Settings(
     database_url="postgresql://torg:CANARY%40p%2Fw@db/torg?sslmode=require",
     redis_url="rediss://:CANARY-redis@cache:6379/0",
+    smtp_url="smtp://shop:CANARY%2Fmail%3A@mx.example:587",
     telegram_bot_token=BOT_TOKEN,
     session_secret="CANARY \"double\" 'single' \\ back 0123456789",
     goods_keys=f"new:{base64.b64encode(b'CANARY+/' * 4).decode()}, old:CANARYaaaa+/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=",
@@ -38,6 +39,8 @@ SECRETS = (
     "CANARY@p/w",
     "CANARY%40p%2Fw",
     "CANARY-redis",
+    "CANARY/mail:",
+    "CANARY%2Fmail%3A",
     "CANARYaaaa+/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=",
 )
 
@@ -230,6 +233,7 @@ def test_a_masked_line_is_still_one_line_of_json(said: Said, request: pytest.Fix
         (f"{{'hash': '{HEX[:64]}'}}", "{'hash': '***'}"),
         ("postgresql://torg:CANARY@db:5432/torg", "postgresql://torg:***@db:5432/torg"),
         ("redis://:CANARY@cache", "redis://:***@cache"),
+        ("the secret is whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw.", "the secret is ***."),
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str, masked: str) -> None:

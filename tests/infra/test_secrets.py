@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.infra.secrets import BadKeys, Sealer, Session, Tokens, Unsealable, same, shared_row, stock_row
+from app.infra.secrets import (
+    BadKeys,
+    Confirmation,
+    Confirmations,
+    Sealer,
+    Session,
+    Tokens,
+    Unsealable,
+    same,
+    shared_row,
+    stock_row,
+)
 
 ROW = "stock_items/0197f0aa-0000-7000-8000-000000000001"
 
@@ -126,6 +137,39 @@ def test_every_altered_character_of_a_token_is_noticed() -> None:
 )
 def test_what_is_no_token_proves_nothing(text: str) -> None:
     assert Tokens(SECRET).read(text, now_s=0) is None
+
+
+ASKED = Confirmation(7, "o'hara+x@xn--80a1acny.xn--p1ai", 2_000_000_000)
+
+
+def test_a_link_proves_who_asked_for_which_address_and_until_when() -> None:
+    token = Confirmations(SECRET).issue(ASKED)
+    assert Confirmations(SECRET).read(token) == ASKED
+    assert Confirmations("another secret of 32 characters!").read(token) is None
+
+
+def test_every_altered_character_of_a_link_is_noticed() -> None:
+    links = Confirmations(SECRET)
+    token = links.issue(ASKED)
+    for place in range(len(token)):
+        for other in "A1._-é":
+            altered = token[:place] + other + token[place + 1 :]
+            # The last character's spare bits say nothing: the same bytes in another spelling.
+            assert altered == token or links.read(altered) in ((None, ASKED) if place == len(token) - 1 else (None,))
+        assert links.read(token[:place]) is None
+
+
+def test_a_session_is_no_link_and_a_link_is_no_session() -> None:
+    link = Confirmations(SECRET).issue(ASKED)
+    assert Tokens(SECRET).read(link, now_s=0) is None
+    assert Confirmations(SECRET).read(Tokens(SECRET).issue(Session(7, "email", 2_000_000_000))) is None
+
+
+@given(
+    st.text(max_size=120) | st.from_regex(r"v1\.[0-9]{1,3}\.email\.[0-9]{1,12}\.[A-Za-z0-9_-]{0,80}", fullmatch=True)
+)
+def test_what_is_no_link_proves_nothing(text: str) -> None:
+    assert Confirmations(SECRET).read(text) is None
 
 
 def test_sameness_is_of_every_byte() -> None:

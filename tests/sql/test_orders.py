@@ -28,7 +28,7 @@ async def test_the_price_of_an_order_is_a_snapshot(shelf: Shelf) -> None:
     await shelf.pg.fetch("UPDATE products SET list_price_minor = 99000, discount_bp = 0, title = 'Dear key'", ())
     order = await orders.get(shelf.pg, new.order_id, shelf.user_id)
     assert order is not None
-    assert orders.lines(order) == [orders.Line(product, "Key", "unit", 1, 9000)]
+    assert orders.lines(order.lines) == [orders.Line(product, "Key", "unit", 1, 9000)]
     assert order.total_minor == 9000
     assert await shelf.rows(LINES) == [(1, product, unit, 10_000, 9000)]
     assert await shelf.rows("SELECT amount_minor, currency, status FROM payments") == [(9000, "RUB", "opening")]

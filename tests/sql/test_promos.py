@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.domain import orders, promos
+from app.domain import moves, orders, promos
 from tests.sql.shelf import SHARE, Shelf
 
 MAKE = """
@@ -49,7 +49,13 @@ async def why_not(shelf: Shelf, name: str, product_id: int, **who: int) -> str:
 
 
 async def cancel(shelf: Shelf, new: orders.New) -> None:
-    assert await orders.cancel(shelf.pg, new.order_id, new.user_id) is not None
+    await cancel_order(shelf, new.order_id, new.user_id)
+
+
+async def cancel_order(shelf: Shelf, order_id: UUID, user_id: int) -> None:
+    moved = await moves.move(shelf.pg, order_id, user_id, "cancelled", expected="pending", note="", buyer_news=[])
+    assert moved is not None
+    assert moved.word == "moved"
 
 
 # ---- how often
@@ -168,7 +174,7 @@ async def test_random_buyers_against_a_model(shelf: Shelf) -> None:
         if live and dice.random() < 0.35:
             order_id = dice.choice(list(live))
             user, _ = live.pop(order_id)
-            assert await orders.cancel(shelf.pg, order_id, user)
+            await cancel_order(shelf, order_id, user)
             continue
         user, name = dice.choice(buyers), dice.choice(list(limits))
         most, per_user = limits[name]

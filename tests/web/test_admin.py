@@ -358,4 +358,12 @@ async def test_the_schema_names_every_path_of_staff(shared: World) -> None:
         ("/api/admin/changes", "get"), ("/api/admin/orders/{order_id}/goods", "post"),
         ("/api/admin/orders/{order_id}/refunds", "get"), ("/api/admin/orders/{order_id}/refunds", "post"),
         ("/api/admin/promos", "get"), ("/api/admin/promos", "post"), ("/api/admin/promos/{code}", "patch"),
+        ("/api/admin/broadcasts", "get"), ("/api/admin/broadcasts", "post"),
+        ("/api/admin/broadcasts/{broadcast_id}", "patch"), ("/api/admin/circuits", "get"),
+        ("/api/admin/dead", "get"), ("/api/admin/dead/replay", "post"), ("/api/admin/dead/{letter_id}", "get"),
+        ("/api/admin/dead/{letter_id}", "delete"),
+        ("/api/admin/webhooks", "get"), ("/api/admin/webhooks", "post"), ("/api/admin/webhooks/{webhook_id}", "get"),
+        ("/api/admin/webhooks/{webhook_id}", "patch"), ("/api/admin/webhooks/{webhook_id}", "delete"),
+        ("/api/admin/webhooks/{webhook_id}/secret", "post"), ("/api/admin/webhooks/{webhook_id}/test", "post"),
+        ("/api/admin/webhooks/{webhook_id}/deliveries", "get"), ("/api/admin/webhooks/{webhook_id}/replay", "post"),
     }  # fmt: skip

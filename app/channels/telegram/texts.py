@@ -78,6 +78,57 @@ _BY_STATUS = {
     "second": _SECOND, "late": _LATE, "late_part": _LATE_PART, "cancelled": _CANCELLED, "refund": _REFUND,
     "chargeback": _REFUND, "overdue": _OVERDUE, "refund_refused": _REFUND_REFUSED,
 }  # fmt: skip
+# Moves that somebody else has made, of which the buyer is told.
+MOVES = {
+    "confirmed": {
+        "en": "Order {number} is confirmed by the seller.",
+        "ru": "Заказ {number} подтверждён продавцом.",
+        "uk": "Замовлення {number} підтверджено продавцем.",
+    },
+    "ready_for_pickup": {
+        "en": "Order {number} is ready to be picked up.",
+        "ru": "Заказ {number} готов, его можно забрать.",
+        "uk": "Замовлення {number} готове, його можна забрати.",
+    },
+    "in_delivery": {
+        "en": "Order {number} is on its way.",
+        "ru": "Заказ {number} в пути.",
+        "uk": "Замовлення {number} у дорозі.",
+    },
+    "partially_delivered": {
+        "en": "A part of order {number} has been delivered; the rest follows.",
+        "ru": "Часть заказа {number} доставлена, остальное следует.",
+        "uk": "Частину замовлення {number} доставлено, решта прибуде згодом.",
+    },
+    "delivered": {
+        "en": "Order {number} is delivered, says the seller.",
+        "ru": "Заказ {number} доставлен, сообщает продавец.",
+        "uk": "Замовлення {number} доставлено, повідомляє продавець.",
+    },
+    "completed": {
+        "en": "Order {number} is completed. Thank you!",
+        "ru": "Заказ {number} завершён. Спасибо!",
+        "uk": "Замовлення {number} завершено. Дякуємо!",
+    },
+    "cancelled": {
+        "en": "Order {number} was cancelled by the seller. What you have paid for it comes back to your balance.",
+        "ru": "Заказ {number} отменён продавцом. То, что вы за него заплатили, вернётся на ваш баланс.",
+        "uk": "Замовлення {number} скасовано продавцем. Сплачене за нього повернеться на ваш баланс.",
+    },
+}
+_BY_STATUS |= {f"moved_{status}": words for status, words in MOVES.items()}
+_INFORMED = {
+    "delivered": {
+        "en": "Order {number}: the buyer says that it has arrived.",
+        "ru": "Заказ {number}: покупатель подтвердил получение.",
+        "uk": "Замовлення {number}: покупець підтвердив отримання.",
+    },
+    "cancelled": {
+        "en": "Order {number} was cancelled by the buyer.",
+        "ru": "Заказ {number} отменён покупателем.",
+        "uk": "Замовлення {number} скасовано покупцем.",
+    },
+}
 WITH_GOODS = frozenset({"delivered", "preorder", "paid"})
 CURRENCIES = frozenset(MINOR_DIGITS)
 
@@ -119,6 +170,16 @@ _ALERTS = {
         "ru": "ПРОВЕРЬТЕ: шлюз отказал в возврате {amount} по заказу {number}; деньги на балансе покупателя.",
         "uk": "ПЕРЕВІРТЕ: шлюз відмовив у поверненні {amount} за замовленням {number}; гроші на балансі покупця.",
     },
+    "webhook_gone": {
+        "en": "The webhook at {endpoint} answered that it is gone. It is disabled.",
+        "ru": "Вебхук на {endpoint} ответил, что его больше нет. Он отключён.",
+        "uk": "Вебхук на {endpoint} відповів, що його більше немає. Його вимкнено.",
+    },
+    "webhook_failing": {
+        "en": "The webhook at {endpoint} has failed for five days. It is disabled; enable it to go on.",
+        "ru": "Вебхук на {endpoint} не отвечает пять дней. Он отключён; включите его, чтобы продолжить.",
+        "uk": "Вебхук на {endpoint} не відповідає п'ять днів. Його вимкнено; увімкніть, щоб продовжити.",
+    },
 }
 _SUPPLY = {
     "en": ("Order {number}, paid:", "{quantity} x {title}", "by {due}"),
@@ -149,6 +210,11 @@ def order_news(
 def alert(word: str, code: str, **facts: str) -> str:
     """The admins' message: number, amount, invoice and how many goods were delivered."""
     return _ALERTS[word][language(code)].format(**facts)
+
+
+def informed(word: str, code: str, number: int) -> str:
+    """The seller's message about what the buyer has done with an order."""
+    return _INFORMED[word][language(code)].format(number=number)
 
 
 def supply(code: str, number: int, lines: list[tuple[str, int, str]]) -> str:
