@@ -8,6 +8,7 @@ its row, as every job of the shop has.
 
 import asyncio
 import os
+import random
 import struct
 import sys
 from collections.abc import Awaitable, Callable
@@ -57,11 +58,12 @@ def noted(path: str) -> Callable[[int, float], Awaitable[None]]:
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     async def note(number: int, slow_s: float) -> None:
+        before_s = random.uniform(0, slow_s)
         if slow_s:
-            await asyncio.sleep(slow_s / 2)
+            await asyncio.sleep(before_s)
         os.write(file, NOTE.pack(number, perf_counter_ns()))
         if slow_s:
-            await asyncio.sleep(slow_s / 2)
+            await asyncio.sleep(slow_s - before_s)
 
     return note
 

@@ -87,7 +87,8 @@ class Fleet:
         """Lines of the log that tell of a defect."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         odd = [line for line in lines if '"level": "error"' in line or not line.startswith("{")]
-        return [line for line in odd if not line.startswith(NO_POSTGRES)]
+        # An empty one is half of two that two workers wrote at the same moment.
+        return [line for line in odd if line and not line.startswith(NO_POSTGRES)]
 
 
 def _ended(pid: int) -> bool:

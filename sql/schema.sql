@@ -1,11 +1,15 @@
 -- Made by `make docs` from a database with every migration of sql/migrations; for reading and comparing only.
 
+CREATE FUNCTION public.after_refund(status text, whole boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN (status = 'cancelled'::text) THEN status WHEN whole THEN 'refunded'::text WHEN (status = ANY (ARRAY['paid'::text, 'preorder'::text, 'delivered'::text, 'partially_refunded'::text])) THEN 'partially_refunded'::text ELSE status END;
+
 CREATE FUNCTION public.owe_announcements() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 BEGIN
-    INSERT INTO outbox (kind, key, payload)
-    SELECT 'announce', 'move:' || a.id, jsonb_build_object('event_id', a.id) FROM added a
+    INSERT INTO outbox (kind, key, payload, aggregate)
+    SELECT 'announce', 'move:' || a.id, jsonb_build_object('event_id', a.id), 'announce:' || a.order_id FROM added a
      WHERE a.from_status <> a.to_status AND a.to_status <> 'paid'
     ON CONFLICT (kind, key) DO NOTHING;
     RETURN NULL;
@@ -377,6 +381,13 @@ CREATE TABLE public.order_items (
     CONSTRAINT order_items_state_check CHECK ((state = ANY (ARRAY['held'::text, 'delivered'::text, 'owed'::text, 'released'::text])))
 );
 
+CREATE TABLE public.order_moves (
+    from_status text NOT NULL,
+    to_status text NOT NULL,
+    role text NOT NULL,
+    CONSTRAINT order_moves_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text])))
+);
+
 CREATE TABLE public.orders (
     id uuid NOT NULL,
     number bigint NOT NULL,
@@ -502,10 +513,11 @@ CREATE VIEW public.order_cards AS
     u.name AS buyer_name,
     (( SELECT COALESCE(json_agg(json_build_object('from', e.from_status, 'to', e.to_status, 'role', e.role, 'note',
                 CASE
-                    WHEN (e.role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text])) THEN e.note
-                    ELSE ''::text
+                    WHEN (m.role IS NULL) THEN ''::text
+                    ELSE e.note
                 END, 'at', e.at) ORDER BY e.id), '[]'::json) AS "coalesce"
-           FROM public.order_events e
+           FROM (public.order_events e
+             LEFT JOIN public.order_moves m ON (((m.from_status = e.from_status) AND (m.to_status = e.to_status) AND (m.role = e.role))))
           WHERE ((e.order_id = o.id) AND (e.from_status IS DISTINCT FROM e.to_status))))::text AS history,
     (( SELECT COALESCE(json_agg(json_build_object('role', c.role, 'text', c.text, 'at', c.at) ORDER BY c.id), '[]'::json) AS "coalesce"
            FROM public.order_chat c
@@ -537,13 +549,6 @@ ALTER TABLE public.order_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
-);
-
-CREATE TABLE public.order_moves (
-    from_status text NOT NULL,
-    to_status text NOT NULL,
-    role text NOT NULL,
-    CONSTRAINT order_moves_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text])))
 );
 
 CREATE VIEW public.staff AS
@@ -964,7 +969,7 @@ CREATE INDEX orders_of_user ON public.orders USING btree (user_id, number DESC);
 
 CREATE UNIQUE INDEX orders_pending_slot ON public.orders USING btree (user_id, slot) WHERE ((status = 'pending'::text) AND (slot IS NOT NULL));
 
-CREATE UNIQUE INDEX orders_promo_slot ON public.orders USING btree (user_id, promo_id, promo_slot) WHERE ((promo_id IS NOT NULL) AND (promo_slot IS NOT NULL) AND (status <> ALL (ARRAY['expired'::text, 'cancelled'::text])));
+CREATE UNIQUE INDEX orders_promo_slot ON public.orders USING btree (user_id, promo_id, promo_slot) WHERE ((promo_id IS NOT NULL) AND (promo_slot IS NOT NULL) AND ((status <> ALL (ARRAY['expired'::text, 'cancelled'::text])) OR (paid_at IS NOT NULL)));
 
 CREATE INDEX orders_unpaid ON public.orders USING btree (expires_at) WHERE ((status = 'pending'::text) AND (expires_at > '-infinity'::timestamp with time zone));
 

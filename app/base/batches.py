@@ -57,6 +57,8 @@ class Batches(Generic[T, R]):
             batch = [self.waiting.popleft() for _ in range(min(self.most, len(self.waiting)))]
             try:
                 answers = await self.work([item for item, _ in batch])
+                if len(answers) != len(batch):
+                    raise RuntimeError(f"{len(answers)} answers for {len(batch)} items")
             except Exception as error:
                 if len(batch) == 1 or isinstance(error, self.shared):
                     _refuse(batch, error)

@@ -43,8 +43,8 @@ class Card(msgspec.Struct, frozen=True):
 class Moved(msgspec.Struct, frozen=True):
     """What became of a move; only `moved` changed anything.
 
-    `word`: moved · stale: the order is not what the caller has seen · forbidden: others may make this move · refused:
-    there is no such move.
+    `word`: moved · raced: another has just moved it, once more · stale: it is not what the caller has seen ·
+    forbidden: others may make this move · refused: there is no such move.
     """
 
     word: str

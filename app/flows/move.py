@@ -22,6 +22,8 @@ from app.shop import Shop
 
 log = structlog.get_logger(__name__)
 
+AGAIN = 2  # times, when another has moved the order while a move waited for it
+
 TYPE = "order:status-changed"  # of the realtime event
 
 # What sellers' own systems are told beside `order.status`, which comes with every move.
@@ -48,11 +50,15 @@ async def move(shop: Shop, user_id: int, order_id: UUID, status: str, *, expecte
 
     Raises: NotFound; Forbidden when others may make this move; Conflict, with the status that it has, for all else.
     """
-    moved = await moves.move(
-        shop.deps.pg, order_id, user_id, status, expected=expected, note=note, buyer_news=list(texts.MOVES)
-    )
+    told = {"expected": expected, "note": note}
+    moved = await moves.move(shop.deps.pg, order_id, user_id, status, buyer_news=list(texts.MOVES), **told)
+    for _ in range(AGAIN):
+        if moved and moved.word == "raced":
+            moved = await moves.move(shop.deps.pg, order_id, user_id, status, buyer_news=list(texts.MOVES), **told)
     if moved is None:
         raise NotFound("no such order")
+    if moved.word == "raced":
+        raise Conflict(f"the order is {moved.status}, and others are at it", order_status=moved.status)
     if moved.word == "forbidden":
         raise Forbidden(f"your role may not move an order from {moved.before} to {status}")
     if moved.word == "stale":
@@ -73,7 +79,7 @@ async def follow_up(shop: Shop, moved: moves.Moved) -> None:
     shop.errands.send_all(f"order-status-update:{moved.id}", tasks, order_status=moved.status)
 
 
-async def announce(shop: Shop, lease: Lease, job: outbox.Job) -> None:
+async def announce(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | None:
     """Everybody concerned has heard of the event. Raises: what the first failed effect raised: all again later."""
     told = job.read(_announcement)
     event = await moves.announced(shop.deps.pg, told.event_id, told.order_id)
@@ -83,7 +89,7 @@ async def announce(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         )
         if failed:
             raise failed[0]
-    await outbox.finish(shop.deps.pg, lease)
+    return await outbox.finish(shop.deps.pg, lease)  # and the next announcement of this order has its turn
 
 
 def _effects(shop: Shop, event: moves.Announced) -> list[tuple[str, Callable[[], Awaitable[object]]]]:

@@ -47,7 +47,7 @@ async def pay(shop: Shop, order_id: UUID, user_id: int, provider: str) -> orders
         opening = await payments.open_(shop.deps.pg, order_id, user_id, provider, lease_s)
     if opening is None:
         order = await orders.get(shop.deps.pg, order_id, user_id)
-        lacks_nothing = order and order.status == "pending" and order.credited_minor >= order.total_minor
+        lacks_nothing = order and order.paid_at is None and order.credited_minor >= order.total_minor
         return await from_balance(shop, order_id, user_id) if lacks_nothing else None
     if opening.turn == "busy":
         raise InProgress("an earlier request is still opening this payment", retry_after_s=2)
@@ -101,7 +101,7 @@ async def from_balance(shop: Shop, order_id: UUID, user_id: int) -> orders.Order
     order = await orders.get(shop.deps.pg, order_id, user_id)
     if order is None or (order.payment_provider == ledger.BALANCE and order.payment_status == "paid"):
         return order
-    if order.status != "pending":
+    if order.paid_at is not None or order.status in ("expired", "cancelled"):
         return None
     own = await ledger.balances(shop.deps.pg, user_id)
     has_minor = next((b.balance_minor for b in own if b.currency == order.currency), 0)

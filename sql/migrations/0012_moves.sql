@@ -42,18 +42,31 @@ CREATE TABLE order_chat (
 );
 CREATE INDEX order_chat_of_order ON order_chat (order_id, id);
 
+-- What an order becomes when money goes back: who still works on it goes on with it, and what was cancelled stays so.
+CREATE FUNCTION after_refund(status text, whole boolean) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+    CASE WHEN status = 'cancelled' THEN status
+         WHEN whole THEN 'refunded'
+         WHEN status IN ('paid', 'preorder', 'delivered', 'partially_refunded') THEN 'partially_refunded'
+         ELSE status END;
+
 -- Whoever moves an order, by whatever statement, owes its announcement. That it is paid is announced by its delivery,
 -- which follows at once, so that settling owes no second row.
 CREATE FUNCTION owe_announcements() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO outbox (kind, key, payload)
-    SELECT 'announce', 'move:' || a.id, jsonb_build_object('event_id', a.id) FROM added a
+    INSERT INTO outbox (kind, key, payload, aggregate)
+    SELECT 'announce', 'move:' || a.id, jsonb_build_object('event_id', a.id), 'announce:' || a.order_id FROM added a
      WHERE a.from_status <> a.to_status AND a.to_status <> 'paid'
     ON CONFLICT (kind, key) DO NOTHING;
     RETURN NULL;
 END $$;
 CREATE TRIGGER order_events_owe AFTER INSERT ON order_events REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION owe_announcements();
+
+-- A paid order that is cancelled has used its promo code: what was delivered of it keeps its price.
+DROP INDEX orders_promo_slot;
+CREATE UNIQUE INDEX orders_promo_slot ON orders (user_id, promo_id, promo_slot)
+    WHERE promo_id IS NOT NULL AND promo_slot IS NOT NULL
+      AND (status NOT IN ('expired', 'cancelled') OR paid_at IS NOT NULL);
 
 ALTER TABLE refunds DROP CONSTRAINT refunds_reason_check;
 ALTER TABLE refunds ADD CONSTRAINT refunds_reason_check CHECK (reason IN ('admin', 'overdue', 'cancelled'));
@@ -70,8 +83,11 @@ SELECT o.id, o.number, o.currency, o.total_minor, o.created_at, o.expires_at, o.
        o.credited_minor, o.refunded_minor, p.provider AS payment_provider, p.status AS payment_status,
        p.url AS payment_url, p.amount_minor AS payment_minor, u.id AS buyer_id, u.name AS buyer_name,
        (SELECT coalesce(json_agg(json_build_object('from', e.from_status, 'to', e.to_status, 'role', e.role,
-               'note', CASE WHEN e.role IN ('buyer', 'seller', 'admin') THEN e.note ELSE '' END, 'at', e.at)
-               ORDER BY e.id), '[]') FROM order_events e WHERE e.order_id = o.id AND e.from_status IS DISTINCT FROM e.to_status)::text AS history,
+               'note', CASE WHEN m.role IS NULL THEN '' ELSE e.note END, 'at', e.at)
+               ORDER BY e.id), '[]')
+          FROM order_events e LEFT JOIN order_moves m ON m.from_status = e.from_status AND m.to_status = e.to_status
+                                                     AND m.role = e.role  -- other notes are the shop's own
+         WHERE e.order_id = o.id AND e.from_status IS DISTINCT FROM e.to_status)::text AS history,
        (SELECT coalesce(json_agg(json_build_object('role', c.role, 'text', c.text, 'at', c.at) ORDER BY c.id), '[]')
           FROM order_chat c WHERE c.order_id = o.id)::text AS chat
   FROM orders_with_lines o JOIN users u ON u.id = o.user_id

@@ -44,7 +44,7 @@ became AS (
     SELECT t.id, t.status AS before, CASE WHEN t.status = 'preorder' AND NOT EXISTS (SELECT FROM waiting)
            THEN 'delivered' ELSE t.status END AS status FROM target t JOIN given g USING (id)),
 moved AS (
-    UPDATE orders o SET status = b.status, delivered_at = CASE b.status WHEN 'delivered' THEN now() END
+    UPDATE orders o SET status = b.status, delivered_at = coalesce(o.delivered_at, CASE b.status WHEN 'delivered' THEN now() END)
       FROM became b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, user_id, note)

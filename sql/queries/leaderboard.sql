@@ -4,14 +4,14 @@
 -- $2 since    timestamptz
 SELECT o.user_id, sum(i.list_price_minor - i.price_minor)::int8 AS saved_minor
   FROM order_items i JOIN orders o ON o.id = i.order_id
- WHERE i.state = 'delivered' AND i.delivered_at >= $2 AND o.currency = $1 AND o.status <> 'refunded'
+ WHERE i.state = 'delivered' AND i.delivered_at >= $2 AND o.currency = $1 AND o.paid_at IS NOT NULL AND o.status <> 'refunded'
  GROUP BY o.user_id HAVING sum(i.list_price_minor - i.price_minor) > 0;
 
 -- name: sum_savings :many Standing
 -- What this order's buyer has saved in its currency, on each board of this moment; nothing is 0.
 -- $1 order_id uuid
 SELECT b.board, t.user_id, t.currency, coalesce(sum(i.list_price_minor - i.price_minor) FILTER (
-           WHERE i.state = 'delivered' AND o.status <> 'refunded' AND i.delivered_at >= b.since), 0)::int8 AS saved_minor
+           WHERE i.state = 'delivered' AND o.paid_at IS NOT NULL AND o.status <> 'refunded' AND i.delivered_at >= b.since), 0)::int8 AS saved_minor
   FROM orders t
  CROSS JOIN (VALUES ('all', '-infinity'::timestamptz),
            (to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM'), date_trunc('month', now(), 'UTC')),
@@ -29,7 +29,7 @@ SELECT b.board, t.user_id, t.currency, coalesce(sum(i.list_price_minor - i.price
 SELECT s.user_id, s.saved_minor, u.name
   FROM (SELECT o.user_id, sum(i.list_price_minor - i.price_minor)::int8 AS saved_minor
           FROM order_items i JOIN orders o ON o.id = i.order_id
-         WHERE i.state = 'delivered' AND i.delivered_at >= $2 AND o.currency = $1 AND o.status <> 'refunded'
+         WHERE i.state = 'delivered' AND i.delivered_at >= $2 AND o.currency = $1 AND o.paid_at IS NOT NULL AND o.status <> 'refunded'
          GROUP BY o.user_id HAVING sum(i.list_price_minor - i.price_minor) > 0
          ORDER BY saved_minor DESC, o.user_id::text COLLATE "C" DESC LIMIT $3) s
   JOIN users u ON u.id = s.user_id
@@ -42,7 +42,7 @@ SELECT s.user_id, s.saved_minor, u.name
 -- $3 since    timestamptz
 SELECT coalesce(sum(i.list_price_minor - i.price_minor), 0)::int8 AS saved_minor
   FROM orders o JOIN order_items i ON i.order_id = o.id
- WHERE o.user_id = $1 AND o.currency = $2 AND o.status <> 'refunded' AND i.state = 'delivered' AND i.delivered_at >= $3;
+ WHERE o.user_id = $1 AND o.currency = $2 AND o.paid_at IS NOT NULL AND o.status <> 'refunded' AND i.state = 'delivered' AND i.delivered_at >= $3;
 
 -- name: name_users :many Named
 -- What these users are called.

@@ -3,15 +3,16 @@
 -- $1 order_id uuid
 -- $2 user_id  int8
 WITH target AS (
-    SELECT o.id, o.user_id, o.seller_id, o.total_minor, o.currency FROM orders o
-     WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending' FOR UPDATE),
+    SELECT o.* FROM orders o WHERE o.id = $1 AND o.user_id = $2 AND o.paid_at IS NULL
+       AND o.status NOT IN ('expired', 'cancelled') FOR UPDATE),
 taken AS (
     UPDATE balances b SET balance_minor = b.balance_minor - t.total_minor FROM target t
      WHERE b.user_id = t.user_id AND b.currency = t.currency AND b.balance_minor >= t.total_minor
     RETURNING b.balance_minor),
 paid AS (
-    UPDATE orders o SET status = 'paid', paid_at = now(), paid_by = 'balance:' || o.id FROM target t, taken
-     WHERE o.id = t.id RETURNING o.id),
+    UPDATE orders o SET status = CASE t.status WHEN 'pending' THEN 'paid' ELSE t.status END, paid_at = now(),
+           paid_by = 'balance:' || o.id FROM target t, taken WHERE o.id = t.id
+    RETURNING o.id, t.status AS before),
 booked AS (
     INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency, paid_at)
     SELECT t.id, 'balance', 'paid', t.id::text, t.total_minor, t.total_minor, t.currency, now() FROM target t, paid),
@@ -21,7 +22,9 @@ posted AS (
            t.user_id FROM target t, paid),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, user_id, note)
-    SELECT p.id, 'pending', 'paid', 'buyer', $2, 'balance' FROM paid p),
+    SELECT p.id, v.before, v.after, 'buyer', $2, 'balance'
+      FROM paid p, LATERAL (VALUES (1, p.before, 'paid'), (2, 'paid', p.before)) AS v (n, before, after)
+     WHERE v.n = 1 OR p.before <> 'pending' ORDER BY v.n),
 owed AS (
     INSERT INTO outbox (kind, key, payload)
     SELECT 'deliver', p.id::text, jsonb_build_object('order_id', p.id) FROM paid p

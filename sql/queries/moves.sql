@@ -19,6 +19,7 @@ moved AS (
            ELSE o.delivered_at END
       FROM target t, (SELECT min(w.role) AS role FROM ways w WHERE w.mine) a
      WHERE o.id = t.id AND a.role IS NOT NULL AND $4 IN ('', t.status)
+       AND t.status = (SELECT s.status FROM orders s WHERE s.id = $1)  -- else its goods are not what this statement sees
     RETURNING o.*, t.status AS before, a.role),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, user_id, note)
@@ -27,26 +28,28 @@ unused AS (
     UPDATE promos p SET uses = p.uses - 1 FROM moved m
      WHERE $3 = 'cancelled' AND m.paid_at IS NULL AND p.id = m.promo_id AND m.promo_slot IS NOT NULL),
 goods AS (
-    UPDATE order_items i SET state = CASE $3 WHEN 'cancelled' THEN 'released' ELSE 'delivered' END,
+    UPDATE order_items i SET state = CASE $3 WHEN 'delivered' THEN 'delivered' ELSE 'released' END,
            delivered_at = CASE $3 WHEN 'delivered' THEN now() END
-      FROM moved m WHERE i.order_id = m.id AND i.state IN ('held', 'owed')
-       AND ($3 = 'cancelled' OR $3 = 'delivered' AND i.kind = 'shipped')
+      FROM moved m WHERE i.order_id = m.id AND i.state IN ('held', 'owed') AND ($3 = 'cancelled'
+        OR $3 = 'delivered' AND i.kind = 'shipped' OR $3 = 'completed' AND m.paid_at IS NULL)
     RETURNING i.product_id, i.stock_item_id),
 shelf AS (
-    UPDATE stock_items s SET state = CASE $3 WHEN 'cancelled' THEN 'available' ELSE 'sold' END
+    UPDATE stock_items s SET state = CASE $3 WHEN 'delivered' THEN 'sold' ELSE 'available' END
       FROM goods g WHERE s.id = g.stock_item_id AND s.state IN ('held', 'sold')),
 owed AS (
     INSERT INTO outbox (kind, key, payload, aggregate)
     SELECT k.kind, 'move:' || n.id, jsonb_build_object('event_id', n.id, 'order_id', m.id, 'status', 'moved_' || m.status,
-           'word', m.status), CASE k.kind WHEN 'tell' THEN 'tell:' || m.id END
+           'word', m.status), CASE WHEN k.kind IN ('tell', 'announce') THEN k.kind || ':' || m.id END
       FROM moved m, noted n, LATERAL (VALUES ('announce', true), ('tell', m.role <> 'buyer' AND $3 = ANY ($6::text[])),
            ('inform', m.role = 'buyer' AND $3 IN ('delivered', 'cancelled')),
-           ('repay', m.paid_by IS NOT NULL AND $3 = 'cancelled')) AS k (kind, due) WHERE k.due
+           ('repay', m.paid_by IS NOT NULL AND $3 = 'cancelled'),
+           ('rank', $3 = 'delivered' AND m.paid_at IS NOT NULL)) AS k (kind, due) WHERE k.due
     RETURNING id)
-SELECT CASE WHEN m.id IS NOT NULL THEN 'moved' WHEN $4 NOT IN ('', t.status) THEN 'stale'
+SELECT CASE WHEN m.id IS NOT NULL THEN 'moved'
+            WHEN t.status <> (SELECT s.status FROM orders s WHERE s.id = $1) THEN 'raced' WHEN $4 NOT IN ('', t.status) THEN 'stale'
             WHEN EXISTS (SELECT FROM ways) THEN 'forbidden' ELSE 'refused' END AS word, t.status AS before,
        t.seller_id, n.id AS event_id, n.at AS moved_at, m.role, ARRAY(SELECT o.id FROM owed o) AS outbox_ids,
-       ARRAY(SELECT DISTINCT g.product_id FROM goods g WHERE $3 = 'cancelled') AS product_ids, c.id, c.number,
+       ARRAY(SELECT DISTINCT g.product_id FROM goods g WHERE $3 <> 'delivered') AS product_ids, c.id, c.number,
        coalesce(m.status, t.status) AS status, c.currency, c.total_minor, c.created_at, c.expires_at, c.paid_at,
        coalesce(m.delivered_at, t.delivered_at) AS delivered_at, c.lines, c.credited_minor, c.refunded_minor,
        c.payment_provider, c.payment_status, c.payment_url, c.payment_minor, c.buyer_id, c.buyer_name, c.history, c.chat

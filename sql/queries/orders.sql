@@ -20,7 +20,7 @@ promo AS (  -- locked before any unit is, so that who waits here keeps none from
     SELECT p.id, p.slot FROM open_promos p
      WHERE p.code = $11 AND (p.seller_id IS NULL OR p.seller_id = $3) AND (p.product_id IS NULL OR p.product_id = ANY ($4))
        AND NOT EXISTS (SELECT FROM orders o WHERE o.user_id = $2 AND o.promo_id = p.id AND o.promo_slot = p.slot
-                          AND o.status NOT IN ('expired', 'cancelled'))
+                          AND (o.status NOT IN ('expired', 'cancelled') OR o.paid_at IS NOT NULL))
      ORDER BY random() LIMIT 1 FOR UPDATE),
 wanted AS (
     SELECT w.product_id, w.quantity FROM slots, unnest($4::bigint[], $5::int[]) AS w (product_id, quantity)
@@ -155,7 +155,7 @@ became AS (
       FROM target t, lines l GROUP BY t.id, t.status),
 moved AS (
     UPDATE orders o SET status = CASE b.before WHEN 'paid' THEN b.status ELSE b.before END,
-           delivered_at = CASE WHEN b.status = 'delivered' THEN now() END
+           delivered_at = coalesce(o.delivered_at, CASE WHEN b.status = 'delivered' THEN now() END)
       FROM became b WHERE o.id = b.id),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role)
@@ -170,9 +170,9 @@ owed AS (
     ON CONFLICT (kind, key) DO NOTHING
     RETURNING id, attempt_id),
 follows AS (
-    INSERT INTO outbox (kind, key, payload)
-    SELECT k.kind, b.id::text, jsonb_build_object('order_id', b.id, 'word', 'sold')
-      FROM became b, unnest($5::text[]) AS k (kind)
+    INSERT INTO outbox (kind, key, payload, aggregate)  -- also when its goods were handed over before it was paid
+    SELECT k.kind, t.id::text, jsonb_build_object('order_id', t.id, 'word', 'sold'),
+           CASE k.kind WHEN 'announce' THEN 'announce:' || t.id END FROM target t, unnest($5::text[]) AS k (kind)
     ON CONFLICT (kind, key) DO NOTHING)
 SELECT b.status, (SELECT id FROM owed WHERE attempt_id IS NOT NULL) AS outbox_id FROM became b;
 

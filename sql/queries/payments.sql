@@ -29,8 +29,8 @@ target AS (
     SELECT o.* FROM orders o, known k WHERE o.id = k.order_id FOR UPDATE OF o),
 verdict AS (
     SELECT t.id, t.user_id, t.seller_id, t.total_minor, k.before, $7 - k.before AS came_minor,
-           t.status = 'pending' AND t.credited_minor >= t.total_minor AS covered, CASE
-           WHEN t.id IS NULL THEN 'unknown_order'
+           t.paid_at IS NULL AND t.status NOT IN ('expired', 'cancelled') AND t.credited_minor >= t.total_minor AS covered,
+           CASE WHEN t.id IS NULL THEN 'unknown_order'
            WHEN t.currency <> $8 THEN 'wrong_currency'
            WHEN $7 <= k.before THEN 'repeated'
            WHEN t.paid_by = $4 || ':' || $5 THEN 'overpaid'
@@ -52,7 +52,9 @@ paid AS (
     UPDATE orders o SET status = CASE o.status WHEN 'pending' THEN 'paid' ELSE o.status END, paid_at = now(),
            paid_by = $4 || ':' || $5 FROM booked b WHERE o.id = b.id RETURNING o.id, o.status),
 noted AS (INSERT INTO order_events (order_id, from_status, to_status, role, note)
-    SELECT p.id, t.status, p.status, 'gateway', $4 || ':' || $5 FROM paid p, target t),
+    SELECT p.id, v.before, v.after, 'gateway', $4 || ':' || $5
+      FROM paid p, target t, LATERAL (VALUES (1, t.status, 'paid'), (2, 'paid', t.status)) AS v (n, before, after)
+     WHERE v.n = 1 OR t.status <> 'pending' ORDER BY v.n),
 posted AS (
     INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id)
     SELECT 'sale:' || b.id, 'gateway:' || $4, 'sales:' || v.seller_id, v.total_minor, $8, 'sale', b.id
@@ -60,12 +62,10 @@ posted AS (
 owed AS (
     INSERT INTO outbox (kind, key, payload, attempts, attempt_id, lease_until)
     SELECT 'deliver', b.id::text, jsonb_build_object('order_id', b.id), 1, $2, now() + $10::int * interval '1 second'
-      FROM booked b WHERE $9::int8 < $7 ON CONFLICT (kind, key) DO NOTHING
-    RETURNING id),
+      FROM booked b WHERE $9::int8 < $7 ON CONFLICT (kind, key) DO NOTHING RETURNING id),
 closed AS (
     UPDATE inbox i SET state = 'settled', outcome = v.word, order_id = v.id, settled_at = now()
-      FROM booked, verdict v WHERE i.id = $3 AND v.came_minor = v.total_minor AND $9 = 0
-    RETURNING i.id),
+      FROM booked, verdict v WHERE i.id = $3 AND v.came_minor = v.total_minor AND $9 = 0 RETURNING i.id),
 done AS (
     UPDATE outbox b SET state = 'done', done_at = now() FROM closed WHERE b.id = $1)
 SELECT v.word, v.id AS order_id, v.user_id, v.came_minor, v.covered, EXISTS (SELECT FROM booked) AS booked,
@@ -87,14 +87,15 @@ SELECT v.word, v.id AS order_id, v.user_id, v.came_minor, v.covered, EXISTS (SEL
 -- $10 word        text  -- overpaid, second, underpaid, late, late_part or cancelled
 -- $11 window_s    int4
 WITH target AS (
-    SELECT o.id, o.user_id, o.status, o.total_minor, o.currency FROM orders o
+    SELECT o.id, o.user_id, o.status, o.total_minor, o.currency,
+           o.paid_at IS NULL AND o.status NOT IN ('expired', 'cancelled') AS payable FROM orders o
      WHERE o.id = $6 AND o.currency = $9
        AND EXISTS (SELECT FROM outbox b WHERE b.id = $2 AND b.attempt_id = $1 AND b.state = 'owed')
        FOR UPDATE),
 booked AS (
     INSERT INTO payments (order_id, provider, status, invoice_id, amount_minor, received_minor, currency)
     SELECT t.id, $4, 'credited', $5, $8, $8, $9 FROM target t
-     WHERE NOT (t.status = 'pending' AND $7 >= t.total_minor)
+     WHERE NOT (t.payable AND $7 >= t.total_minor)
     ON CONFLICT (provider, invoice_id) DO UPDATE
        SET received_minor = excluded.received_minor,
            status = CASE payments.status WHEN 'paid' THEN 'paid' ELSE 'credited' END,
@@ -112,7 +113,7 @@ added AS (
 counted AS (
     UPDATE orders o SET credited_minor = o.credited_minor + $7,
            expires_at = greatest(o.expires_at, now() + $11::int * interval '1 second')
-      FROM booked b WHERE o.id = b.id AND o.status = 'pending'
+      FROM booked b, target t WHERE o.id = b.id AND t.payable
     RETURNING o.credited_minor >= o.total_minor AS covered),
 noted AS (
     INSERT INTO order_events (order_id, from_status, to_status, role, note)
@@ -167,7 +168,7 @@ moved AS (
            debt_minor = b.debt_minor + excluded.debt_minor),
 changed AS (
     UPDATE orders o SET refunded_minor = o.refunded_minor + s.sold_minor,
-           status = CASE o.refunded_minor + s.sold_minor WHEN o.total_minor THEN 'refunded' ELSE 'partially_refunded' END
+           status = after_refund(o.status, o.refunded_minor + s.sold_minor = o.total_minor)
       FROM split s WHERE o.id = s.id AND s.sold_minor > 0
     RETURNING o.id, o.status, o.refunded_minor),
 noted AS (
@@ -199,7 +200,8 @@ WITH target AS (
                SELECT b.balance_minor FROM balances b WHERE b.user_id = o.user_id AND b.currency = o.currency), 0))
                AS due_minor
       FROM orders o
-     WHERE o.id = $1 AND o.user_id = $2 AND o.status = 'pending' AND o.expires_at > now() + interval '1 minute'
+     WHERE o.id = $1 AND o.user_id = $2 AND o.paid_at IS NULL AND o.status NOT IN ('expired', 'cancelled')
+       AND (o.status <> 'pending' OR o.expires_at > now() + interval '1 minute')
        FOR UPDATE),
 current AS (
     SELECT p.id, p.status, p.url, p.amount_minor, p.opened_at FROM payments p, target t

@@ -9,7 +9,7 @@ SELECT CASE WHEN p.id IS NULL OR NOT p.active THEN 'unknown'
             WHEN p.starts_at > now() THEN 'not_yet'
             WHEN p.ends_at <= now() THEN 'ended'
             WHEN (SELECT count(*) FROM orders o WHERE o.user_id = $2 AND o.promo_id = p.id AND o.promo_slot <= p.per_user
-                     AND o.status NOT IN ('expired', 'cancelled')) >= p.per_user THEN 'used'
+                     AND (o.status NOT IN ('expired', 'cancelled') OR o.paid_at IS NOT NULL)) >= p.per_user THEN 'used'
             WHEN p.uses >= p.most_uses THEN 'exhausted'
             ELSE '' END AS reason
   FROM (VALUES (1)) one LEFT JOIN promos p ON p.code = $1;

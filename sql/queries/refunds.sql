@@ -26,7 +26,7 @@ made AS (
     RETURNING id, amount_minor),
 changed AS (
     UPDATE orders o SET refunded_minor = o.refunded_minor + m.amount_minor,
-           status = CASE o.refunded_minor + m.amount_minor WHEN o.total_minor THEN 'refunded' ELSE 'partially_refunded' END
+           status = after_refund(o.status, o.refunded_minor + m.amount_minor = o.total_minor)
       FROM target t, made m WHERE o.id = t.id
     RETURNING o.id, t.status AS before, o.status, o.refunded_minor),
 spent AS (
@@ -168,7 +168,7 @@ made AS (
     RETURNING order_id, amount_minor, key),
 changed AS (
     UPDATE orders o SET refunded_minor = o.refunded_minor + m.amount_minor,
-           status = CASE o.refunded_minor + m.amount_minor WHEN o.total_minor THEN 'refunded' ELSE 'partially_refunded' END
+           status = after_refund(o.status, o.refunded_minor + m.amount_minor = o.total_minor)
       FROM made m WHERE o.id = m.order_id
     RETURNING o.id, o.status, o.refunded_minor),
 posted AS (

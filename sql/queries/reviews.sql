@@ -8,6 +8,7 @@
 WITH proof AS (
     SELECT i.order_id FROM orders o JOIN order_items i ON i.order_id = o.id
      WHERE o.user_id = $2 AND i.product_id = $1 AND i.state = 'delivered' AND o.status <> 'refunded'
+       AND o.paid_at IS NOT NULL
      ORDER BY i.delivered_at LIMIT 1),
 mine AS (
     SELECT r.rating, r.text FROM reviews r WHERE r.product_id = $1 AND r.user_id = $2),

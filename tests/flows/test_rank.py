@@ -29,8 +29,9 @@ SELECT id, 'Key', 'Keys', 'made', 'RUB', 100, 1 FROM s RETURNING id"""
 ORDER = """
 WITH o AS (
     INSERT INTO orders
-        (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at)
-    SELECT $1, $2, min(id), 'delivered', $3, 100, gen_random_uuid()::text, sha256('x'), now() FROM sellers RETURNING id)
+        (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at, paid_at)
+    SELECT $1, $2, min(id), 'delivered', $3, 100, gen_random_uuid()::text, sha256('x'), now(), now() FROM sellers
+    RETURNING id)
 INSERT INTO order_items
     (order_id, position, product_id, title, kind, list_price_minor, price_minor, state, delivered_at)
 SELECT o.id, 1, (SELECT min(id) FROM products), 'Key', 'made', 1000000, 1000000 - $4::int8, 'delivered', $5 FROM o"""

@@ -19,7 +19,8 @@ USERS = "INSERT INTO users (telegram_id, name) SELECT n, 'Buyer' FROM generate_s
 # The counter, and the orders that it counts.
 USES = """
 SELECT p.uses::int, (SELECT count(*)::int FROM orders o WHERE o.promo_id = p.id AND o.promo_slot IS NOT NULL
-                        AND o.status NOT IN ('expired', 'cancelled')) FROM promos p WHERE p.code = $1"""
+                        AND (o.status NOT IN ('expired', 'cancelled') OR o.paid_at IS NOT NULL))
+  FROM promos p WHERE p.code = $1"""
 LATE = "UPDATE orders SET expires_at = now() - interval '1 hour' WHERE status = 'pending'"
 
 

@@ -13,8 +13,9 @@ from app.infra.sql import Postgres
 from tests.sql.shelf import Shelf
 
 ORDER = """
-INSERT INTO orders (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at)
-SELECT $1, $2, min(id), $3, 'RUB', 100, gen_random_uuid()::text, sha256('x'), now() FROM sellers"""
+INSERT INTO orders
+    (id, user_id, seller_id, status, currency, total_minor, idempotency_key, request_hash, expires_at, paid_at)
+SELECT $1, $2, min(id), $3, 'RUB', 100, gen_random_uuid()::text, sha256('x'), now(), now() FROM sellers"""
 ITEM = """
 INSERT INTO order_items
     (order_id, position, product_id, title, kind, list_price_minor, price_minor, state, delivered_at)
