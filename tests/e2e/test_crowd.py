@@ -30,7 +30,13 @@ async def delivered_once(world: World, placed: dict[str, Any]) -> None:
     order_id = order_id_of(placed)
     assert await world.scalar("SELECT count(*) FROM inbox") == 1
     jobs = await world.pg.fetch("SELECT kind, state FROM outbox ORDER BY id", ())
-    owed = ["settle", "deliver", "tell", *deliver.FOLLOWS]
+    owed = [
+        "settle",
+        "deliver",
+        "tell",
+        "announce",
+        *deliver.FOLLOWS,
+    ]  # it is paid, and it is delivered: two announcements
     assert sorted(tuple(row) for row in jobs) == sorted((kind, "done") for kind in owed)
     events = await world.pg.fetch("SELECT to_status FROM order_events WHERE order_id = $1 ORDER BY id", (order_id,))
     assert [row[0] for row in events] == ["pending", "paid", "delivered"]

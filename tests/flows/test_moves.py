@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator
 from typing import Any, get_args
 from uuid import UUID
@@ -10,9 +11,10 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from structlog.testing import capture_logs
+import structlog
+from structlog.testing import LogCapture
 
-from app.base import keys
+from app.base import errands, keys
 from app.channels.telegram import texts
 from app.domain import endpoints, events, moves
 from app.errors import RedisDown
@@ -288,13 +290,15 @@ async def test_an_effect_that_fails_leaves_the_answer_and_the_others_alone(
         raise RedisDown("broken by the test")
 
     home: Any = {"publish": events, "owe": endpoints, "say": moves, "ring": settle}[broken]
-    with monkeypatch.context() as patched, capture_logs() as logs:
+    capture = LogCapture()
+    with monkeypatch.context() as patched:
+        patched.setattr(errands, "log", structlog.wrap_logger(None, processors=[capture]))
         patched.setattr(home, broken, fail)
         assert (await patch(seller, order, "cancelled")).status_code == 200
         await shared.app.state.shop.errands.finish()
         await shared.drain()
-    failed = [line["event"] for line in logs if f"of order-status-update:{order} failed" in str(line["event"])]
-    assert failed, logs
+    said = [str(line["event"]) for line in capture.entries]
+    assert any(re.fullmatch(rf"task \d/\d of order-status-update:{order} failed", line) for line in said), said
     assert await balance(buyer) == 10_000  # repaid whatever else failed
     chat = (await buyer.get(f"/api/orders/{order}")).json()["chat"]
     assert bool(chat) == (broken != "say")
