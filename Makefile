@@ -15,7 +15,7 @@ demo: $(READY) ## a purchase from order to goods, then the shop stays open (ONCE
 WORKERS ?= 2  # each with servers of its own; 0: one process, for --pdb and -s
 
 test: $(READY) ## the whole suite on a real Postgres, a real Redis and a real cluster (ARGS="-k stock" for a part)
-	@$(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS) --dist loadfile) $(ARGS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 TORG_TEST_REDIS ?= redis-server
 

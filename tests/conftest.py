@@ -23,6 +23,13 @@ from app.settings import Settings
 from tests.world import World, settings_for
 
 TEMPLATE = "torg_template"
+LONG = {"test_catalog_races.py", "test_money_storms.py"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, in whatever order: last, one process would wait for the other."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts and item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
