@@ -22,7 +22,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,7 +29,6 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-import uvloop
 from arq import create_pool
 from arq.connections import RedisSettings
 from saq.queue.redis import RedisQueue
@@ -38,7 +36,6 @@ from taskiq_redis import ListQueueBroker
 
 from app.demo import processes
 from app.demo.processes import Child, Start
-from app.infra import embedded
 from app.infra.embedded import Servers
 from app.infra.migrate import migrate
 from app.infra.pipe import Pipe
@@ -184,11 +181,7 @@ class Variant:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="t-") as folder, embedded.serve(Path(folder)) as servers:
-        rows, lines = uvloop.run(compared(Path(folder), servers))
-    report.publish("jobs", rows)
-    print("\n".join(lines))
+    report.run("jobs", compared)
 
 
 async def compared(folder: Path, servers: Servers) -> tuple[list[Row], list[str]]:

@@ -1,12 +1,20 @@
-"""What every bench ends with: one table on the screen and one JSON file under bench/results/."""
+"""What benches share: servers of their own, and in the end a table on the screen and a JSON file in bench/results/."""
 
+import asyncio
 import os
+import signal
 import statistics
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import uvloop
+
+from app.infra import embedded
+from app.infra.embedded import Servers
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,6 +41,25 @@ class Report(msgspec.Struct, frozen=True):
     commit: str
     cores: int | None
     rows: list[Row]
+
+
+def run(name: str, compared: Callable[[Path, Servers], Awaitable[tuple[list[Row], list[str]]]]) -> None:
+    """What was compared is published, with its lines below; SIGTERM ends it like Ctrl-C, and every process with it."""
+
+    async def until_told(folder: Path, servers: Servers) -> tuple[list[Row], list[str]]:
+        main_task = asyncio.current_task()
+        assert main_task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+        return await compared(folder, servers)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="t-") as folder, embedded.serve(Path(folder)) as servers:
+        try:
+            rows, lines = uvloop.run(until_told(Path(folder), servers))
+        except asyncio.CancelledError:
+            sys.exit(128 + signal.SIGTERM)
+    publish(name, rows)
+    print("\n".join(lines))
 
 
 def row(variant: str, rounds: Sequence[Round], *, correct: bool) -> Row:

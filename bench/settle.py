@@ -15,18 +15,14 @@ import asyncio
 import itertools
 import os
 import re
-import signal
 import statistics
 import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import msgspec
-import uvloop
 
 from app.base import clock
 from app.base.ids import new_id
@@ -113,20 +109,10 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="t-") as folder, embedded.serve(Path(folder)) as servers:
-        try:
-            rows, lines = uvloop.run(compared(Path(folder), servers))
-        except asyncio.CancelledError:
-            sys.exit(128 + signal.SIGTERM)
-    report.publish("settle", rows)
-    print("\n".join(lines))
+    report.run("settle", compared)
 
 
 async def compared(folder: Path, servers: Servers) -> tuple[list[Row], list[str]]:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     async with Bench.opened(folder, servers) as bench:
         variants: dict[str, Callable[[Sequence[Sale]], Awaitable[Turn]]] = {
             "torg": bench.torg, "sequential": bench.sequential, "answered": bench.answered,

@@ -14,9 +14,6 @@ too, and worked off beside it.
 
 import asyncio
 import os
-import signal
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,12 +21,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import uvloop
 
 from app.base import clock, keys
 from app.base.ids import new_id
 from app.demo import environment, processes
-from app.infra import embedded
 from app.infra.embedded import Servers
 from app.infra.migrate import migrate
 from app.infra.pipe import Pipe
@@ -76,20 +71,10 @@ OWED = "SELECT count(*) FROM outbox WHERE state = 'owed'"
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="t-") as folder, embedded.serve(Path(folder)) as servers:
-        try:
-            rows, lines = uvloop.run(compared(Path(folder), servers))
-        except asyncio.CancelledError:
-            sys.exit(128 + signal.SIGTERM)
-    report.publish("status", rows)
-    print("\n".join(lines))
+    report.run("status", compared)
 
 
 async def compared(folder: Path, servers: Servers) -> tuple[list[Row], list[str]]:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     async with Bench.opened(folder, servers) as bench:
         done: dict[tuple[str, int], list[Round]] = {}
         right = dict.fromkeys(("torg", "sequential"), True)

@@ -13,10 +13,7 @@ measured here, so look at `goods` too. Telegram is not delayed: only Torg speaks
 
 import asyncio
 import os
-import signal
 import statistics
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,14 +24,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
-import uvloop
 
 from app import settings as settings_floor
 from app.demo import environment, processes
 from app.domain import catalog, customers, stock, units
 from app.domain.catalog import NewProduct
 from app.flows import checkout, shelve
-from app.infra import embedded
 from app.infra.embedded import Servers
 from app.infra.migrate import migrate
 from app.infra.pipe import Pipe
@@ -114,21 +109,10 @@ class Kept(msgspec.Struct):
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="t-") as folder, embedded.serve(Path(folder)) as servers:
-        try:
-            rows, lines = uvloop.run(compared(Path(folder), servers))
-        except asyncio.CancelledError:
-            sys.exit(128 + signal.SIGTERM)
-    report.publish("webhook", rows)
-    print("\n".join(lines))
+    report.run("webhook", compared)
 
 
 async def compared(folder: Path, servers: Servers) -> tuple[list[Row], list[str]]:
-    main_task = asyncio.current_task()
-    assert main_task is not None
-    # Like Ctrl-C: every block below ends, and with it every process.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     async with AsyncExitStack() as stack:
         bench = await stack.enter_async_context(Bench.opened(folder, servers))
         orders = FIRST + ROUNDS * (WARM_UP + CALLS + CALLERS * CALLS_OF_EACH + 1)

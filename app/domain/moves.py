@@ -8,7 +8,7 @@ import msgspec
 
 from app.infra.sql import Opt, Postgres
 
-# What a person may move an order to. The table has the moves themselves; tests/sql/test_moves.py compares.
+# What a person may move an order to. The table has the moves themselves; tests/flows/test_moves.py compares.
 Status = Literal[
     "reviewing", "issue_reported", "locked", "confirmed", "preparing", "ready_for_pickup", "in_delivery",
     "partially_delivered", "delivered", "completed", "cancelled",
@@ -40,8 +40,8 @@ class Card(msgspec.Struct, frozen=True):
     chat: str  # JSON of list[Line], the oldest first
 
 
-class Moved(msgspec.Struct, frozen=True):
-    """What became of a move; only `moved` changed anything.
+class Moved(Card, frozen=True):
+    """The order, and what became of a move; only `moved` changed anything. `history` is that before it.
 
     `word`: moved · raced: another has just moved it, once more · stale: it is not what the caller has seen ·
     forbidden: others may make this move · refused: there is no such move.
@@ -55,34 +55,13 @@ class Moved(msgspec.Struct, frozen=True):
     role: str | None  # as which the caller made it
     outbox_ids: list[int]
     product_ids: list[int]  # whose units are for sale again
-    id: UUID
-    number: int
-    status: str
-    currency: str
-    total_minor: int
-    created_at: datetime
-    expires_at: datetime
-    paid_at: datetime | None
-    delivered_at: datetime | None
-    lines: str
-    credited_minor: int
-    refunded_minor: int
-    payment_provider: str | None
-    payment_status: str | None
-    payment_url: str | None
-    payment_minor: int | None
-    buyer_id: int
-    buyer_name: str
-    history: str  # before this move
-    chat: str
 
-    def card(self, note: str) -> Card:
-        """The order as it is now, this move included."""
-        facts = {name: getattr(self, name) for name in Card.__struct_fields__}
-        if self.role and self.moved_at:
-            step = Step(self.before, self.status, self.role, note, self.moved_at)
-            facts["history"] = msgspec.json.encode([*steps(self.history), step]).decode()
-        return Card(**facts)
+    def with_step(self, note: str) -> "Moved":
+        """The order with this move in its history."""
+        if not self.role or not self.moved_at:
+            return self
+        step = Step(self.before, self.status, self.role, note, self.moved_at)
+        return msgspec.structs.replace(self, history=msgspec.json.encode([*steps(self.history), step]).decode())
 
 
 class Step(msgspec.Struct, frozen=True):

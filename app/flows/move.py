@@ -7,12 +7,14 @@ Dies after the statement: the rows are there, the relay rings. Each effect has t
 once more is nothing; one that fails leaves the others alone, and is tried again.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from functools import partial
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base.errands import Task
 from app.base.lease import Lease
 from app.channels.telegram import texts
 from app.domain import endpoints, events, moves, outbox
@@ -70,10 +72,7 @@ async def move(shop: Shop, user_id: int, order_id: UUID, status: str, *, expecte
 
 async def follow_up(shop: Shop, moved: moves.Moved) -> None:
     """After the answer: what cannot wait for a worker, as far as it goes, and the bell for what must happen."""
-    tasks: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-        (f"ring {outbox_id}", lambda id=outbox_id: settle.ring(shop, id))  # type: ignore[misc]
-        for outbox_id in moved.outbox_ids
-    ]
+    tasks: list[Task] = [(f"ring {id}", partial(settle.ring, shop, id)) for id in moved.outbox_ids]
     if moved.product_ids:
         tasks.append(("counters", lambda: hold.forget(shop, moved.seller_id, moved.product_ids)))
     shop.errands.send_all(f"order-status-update:{moved.id}", tasks, order_status=moved.status)
@@ -92,13 +91,13 @@ async def announce(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed |
     return await outbox.finish(shop.deps.pg, lease)  # and the next announcement of this order has its turn
 
 
-def _effects(shop: Shop, event: moves.Announced) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+def _effects(shop: Shop, event: moves.Announced) -> list[Task]:
     data = {
         "order_id": str(event.order_id), "number": event.number, "old": event.before, "new": event.after,
         "timestamp": event.at.isoformat(),
     }  # fmt: skip
     told = events.Event(id=f"order:{event.id}", type=TYPE, at=event.at, data=data)
-    effects: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+    effects: list[Task] = [
         ("realtime event to the seller", lambda: events.publish(shop.deps.redis, event.seller_ids, told)),
         ("realtime event to the buyer", lambda: events.publish(shop.deps.redis, [event.buyer_id], told)),
         ("webhook order.status", lambda: _call(shop, event, "order.status")),
@@ -111,5 +110,5 @@ def _effects(shop: Shop, event: moves.Announced) -> list[tuple[str, Callable[[],
 
 
 async def _call(shop: Shop, event: moves.Announced, kind: str) -> None:
-    for outbox_id in await endpoints.owe(shop.deps.pg, event.order_id, event.id, kind, event.at):
-        await settle.ring(shop, outbox_id)
+    owed = await endpoints.owe(shop.deps.pg, event.order_id, event.id, kind, event.at)
+    await asyncio.gather(*(settle.ring(shop, outbox_id) for outbox_id in owed))

@@ -39,7 +39,7 @@ async def move_order(request: Req, order_id: FromPath[str], data: JSONBody[Move]
         raise NotFound("no such order")
     status = "cancelled" if body.status == "canceled" else body.status
     moved = await move.move(shop, session.user_id, known, status, expected=_expected(request), note=body.note)
-    response = answer(moved.card(body.note))
+    response = answer(moved.with_step(body.note))
     response.background = BackgroundTask(move.follow_up, shop, moved)
     return response
 

@@ -45,14 +45,14 @@ owed AS (
            ('repay', m.paid_by IS NOT NULL AND $3 = 'cancelled'),
            ('rank', $3 = 'delivered' AND m.paid_at IS NOT NULL)) AS k (kind, due) WHERE k.due
     RETURNING id)
-SELECT CASE WHEN m.id IS NOT NULL THEN 'moved'
+SELECT c.id, c.number, coalesce(m.status, t.status) AS status, c.currency, c.total_minor, c.created_at, c.expires_at,
+       c.paid_at, coalesce(m.delivered_at, t.delivered_at) AS delivered_at, c.lines, c.credited_minor, c.refunded_minor,
+       c.payment_provider, c.payment_status, c.payment_url, c.payment_minor, c.buyer_id, c.buyer_name, c.history, c.chat,
+       CASE WHEN m.id IS NOT NULL THEN 'moved'
             WHEN t.status <> (SELECT s.status FROM orders s WHERE s.id = $1) THEN 'raced' WHEN $4 NOT IN ('', t.status) THEN 'stale'
             WHEN EXISTS (SELECT FROM ways) THEN 'forbidden' ELSE 'refused' END AS word, t.status AS before,
        t.seller_id, n.id AS event_id, n.at AS moved_at, m.role, ARRAY(SELECT o.id FROM owed o) AS outbox_ids,
-       ARRAY(SELECT DISTINCT g.product_id FROM goods g WHERE $3 <> 'delivered') AS product_ids, c.id, c.number,
-       coalesce(m.status, t.status) AS status, c.currency, c.total_minor, c.created_at, c.expires_at, c.paid_at,
-       coalesce(m.delivered_at, t.delivered_at) AS delivered_at, c.lines, c.credited_minor, c.refunded_minor,
-       c.payment_provider, c.payment_status, c.payment_url, c.payment_minor, c.buyer_id, c.buyer_name, c.history, c.chat
+       ARRAY(SELECT DISTINCT g.product_id FROM goods g WHERE $3 <> 'delivered') AS product_ids
   FROM target t JOIN order_cards c ON c.id = t.id LEFT JOIN moved m ON true LEFT JOIN noted n ON true;
 
 -- name: find_announced :opt Announced

@@ -105,6 +105,8 @@ async def test_the_moves_are_those_of_the_requirements(shared: World) -> None:
     people = {"buyer": buyer, "seller": await acting(shared, "seller", shared.seller_id),
               "admin": await acting(shared, "admin")}  # fmt: skip
     users = {role: await user_of(shared, who) for role, who in people.items()}
+    stated = {row[0] for row in await shared.pg.fetch("SELECT to_status FROM order_moves", ())}
+    assert stated == set(TARGETS)
     for role, before, after in itertools.product(people, STATUSES, TARGETS):
         await put(shared, order, before)
         moved = await moves.move(
