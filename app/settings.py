@@ -48,6 +48,33 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Meta(pattern=r"^[A-Za-z0-9_]{0,64}$", description="the bot's user name; empty: referrals have a code, no link"),
     ] = ""
     telegram_api_url: Annotated[str, Meta(description="Bot API server")] = "https://api.telegram.org"
+    telegram_webhook_secret: Annotated[
+        Secret,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]{0,256}$",
+            description="what Telegram proves itself with at /api/webhook, 32 characters or more; empty: the bot is deaf",
+        ),
+    ] = ""
+    whatsapp_phone_id: Annotated[
+        str,
+        Meta(pattern=r"^[0-9]{0,32}$", description="WhatsApp Cloud API: id of our phone number; empty: no WhatsApp"),
+    ] = ""
+    whatsapp_access_token: Annotated[Secret, Meta(description="WhatsApp Cloud API: access token that sends")] = ""
+    whatsapp_app_secret: Annotated[Secret, Meta(description="WhatsApp Cloud API: app secret that signs webhooks")] = ""
+    whatsapp_verify_token: Annotated[
+        Secret, Meta(description="WhatsApp Cloud API: verify token of the webhook, of our choice")
+    ] = ""
+    whatsapp_api_url: Annotated[str, Meta(description="Graph API with its version")] = (
+        "https://graph.facebook.com/v23.0"
+    )
+    model_url: Annotated[str, Meta(description="OpenAI-compatible endpoint, up to /v1; empty: OpenAI's own")] = ""
+    model_name: Annotated[str, Meta(description="model that answers buyers; empty: answers come from plain search")] = (
+        ""
+    )
+    model_key: Annotated[Secret, Meta(description="API key of the model's endpoint")] = ""
+    model_timeout_ms: Annotated[
+        int, Meta(ge=100, le=120_000, description="longest wait for a whole answer of the model")
+    ] = 20_000
     admins: Annotated[str, Meta(pattern=r"^[0-9, ]*$", description="Telegram user ids of admins, comma-separated")] = ""
 
     session_secret: Annotated[
@@ -207,7 +234,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         # msgspec ends with "… - at `$.name`"; the value itself is not in the text, so no secret is.
         text, _, path = str(error).partition(" - at `$.")
         raise BadSettings(f"{PREFIX}{path.rstrip('`').upper()}: {text}" if path else f"settings: {text}") from None
-    for name in ("session_secret", "qstash_current_key", "qstash_next_key", "metrics_token"):
+    for name in ("session_secret", "qstash_current_key", "qstash_next_key", "metrics_token", "telegram_webhook_secret"):
         if 0 < len(getattr(settings, name)) < 32:
             raise BadSettings(f"{PREFIX}{name.upper()}: at least 32 characters")
     _check_mail(settings)

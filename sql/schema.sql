@@ -178,6 +178,14 @@ ALTER TABLE public.broadcasts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.cart_lines (
+    user_id bigint NOT NULL,
+    product_id bigint NOT NULL,
+    quantity integer NOT NULL,
+    added_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT cart_lines_quantity_check CHECK (((quantity >= 1) AND (quantity <= 99)))
+);
+
 CREATE TABLE public.changes (
     id bigint NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
@@ -203,6 +211,63 @@ CREATE TABLE public.changes (
 
 ALTER TABLE public.changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.channels (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    external_id text NOT NULL,
+    name text DEFAULT ''::text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    quiet_ms integer DEFAULT 8000 NOT NULL,
+    most integer DEFAULT 5 NOT NULL,
+    escalation_enabled boolean DEFAULT true NOT NULL,
+    escalation_threshold integer DEFAULT 3 NOT NULL,
+    escalation_keywords text[] DEFAULT '{}'::text[] NOT NULL,
+    endpoint_id uuid,
+    version bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT channels_escalation_threshold_check CHECK (((escalation_threshold >= 1) AND (escalation_threshold <= 5))),
+    CONSTRAINT channels_external_id_check CHECK (((length(external_id) >= 1) AND (length(external_id) <= 64))),
+    CONSTRAINT channels_kind_check CHECK ((kind = ANY (ARRAY['telegram'::text, 'whatsapp'::text, 'app'::text]))),
+    CONSTRAINT channels_most_check CHECK (((most >= 1) AND (most <= 10))),
+    CONSTRAINT channels_name_check CHECK ((length(name) <= 100)),
+    CONSTRAINT channels_quiet_ms_check CHECK (((quiet_ms >= 0) AND (quiet_ms <= 60000)))
+);
+
+ALTER TABLE public.channels ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.channels_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.conversations (
+    id bigint NOT NULL,
+    channel_id bigint NOT NULL,
+    peer text NOT NULL,
+    user_id bigint NOT NULL,
+    language text DEFAULT 'en'::text NOT NULL,
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    heard_at timestamp with time zone DEFAULT now() NOT NULL,
+    escalated_at timestamp with time zone,
+    escalation text,
+    reviewing_at timestamp with time zone,
+    CONSTRAINT conversations_check CHECK (((escalated_at IS NULL) = (escalation IS NULL))),
+    CONSTRAINT conversations_escalation_check CHECK ((escalation = ANY (ARRAY['user_request'::text, 'repeated_question'::text, 'low_confidence'::text, 'sensitive_topic'::text]))),
+    CONSTRAINT conversations_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
+    CONSTRAINT conversations_peer_check CHECK (((length(peer) >= 1) AND (length(peer) <= 64)))
+);
+
+ALTER TABLE public.conversations ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.conversations_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -303,6 +368,27 @@ CREATE TABLE public.made_goods (
     sealed bytea NOT NULL,
     user_id bigint,
     at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.messages (
+    id bigint NOT NULL,
+    conversation_id bigint NOT NULL,
+    turn_id uuid NOT NULL,
+    role text NOT NULL,
+    text text NOT NULL,
+    external_id text,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT messages_external_id_check CHECK (((length(external_id) >= 1) AND (length(external_id) <= 200))),
+    CONSTRAINT messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text, 'agent'::text, 'system'::text])))
+);
+
+ALTER TABLE public.messages ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.messages_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.promos (
@@ -472,7 +558,7 @@ CREATE TABLE public.payments (
 
 CREATE TABLE public.users (
     id bigint NOT NULL,
-    telegram_id bigint NOT NULL,
+    telegram_id bigint,
     name text NOT NULL,
     username text,
     language text DEFAULT 'en'::text NOT NULL,
@@ -484,14 +570,17 @@ CREATE TABLE public.users (
     blocked_at timestamp with time zone,
     email text,
     email_asked text,
+    whatsapp text,
     CONSTRAINT users_check CHECK ((referrer_id < id)),
+    CONSTRAINT users_check1 CHECK (((telegram_id IS NOT NULL) OR (whatsapp IS NOT NULL))),
     CONSTRAINT users_email_asked_check CHECK (((length(email_asked) >= 3) AND (length(email_asked) <= 254))),
     CONSTRAINT users_email_check CHECK (((length(email) >= 3) AND (length(email) <= 254))),
     CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
     CONSTRAINT users_name_check CHECK ((length(name) <= 200)),
     CONSTRAINT users_role_check CHECK ((role = ANY (ARRAY['buyer'::text, 'seller'::text, 'admin'::text]))),
     CONSTRAINT users_telegram_id_check CHECK ((telegram_id > 0)),
-    CONSTRAINT users_username_check CHECK ((length(username) <= 64))
+    CONSTRAINT users_username_check CHECK ((length(username) <= 64)),
+    CONSTRAINT users_whatsapp_check CHECK ((whatsapp ~ '^[0-9]{5,20}$'::text))
 );
 
 CREATE VIEW public.order_cards AS
@@ -816,6 +905,23 @@ CREATE TABLE public.summons (
     CONSTRAINT summons_id_check CHECK (((length(id) >= 1) AND (length(id) <= 200)))
 );
 
+CREATE TABLE public.turns (
+    id uuid NOT NULL,
+    conversation_id bigint NOT NULL,
+    state text NOT NULL,
+    question text NOT NULL,
+    answer text DEFAULT ''::text NOT NULL,
+    answered_by text DEFAULT ''::text NOT NULL,
+    quality real,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    answered_at timestamp with time zone,
+    sending_at timestamp with time zone,
+    sent_at timestamp with time zone,
+    CONSTRAINT turns_answered_by_check CHECK ((answered_by = ANY (ARRAY[''::text, 'model'::text, 'search'::text, 'texts'::text]))),
+    CONSTRAINT turns_quality_check CHECK (((quality >= (0)::double precision) AND (quality <= (1)::double precision))),
+    CONSTRAINT turns_state_check CHECK ((state = ANY (ARRAY['open'::text, 'answered'::text, 'duplicate'::text, 'silent'::text, 'escalated'::text, 'noted'::text])))
+);
+
 ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.users_id_seq
     START WITH 1
@@ -831,8 +937,23 @@ ALTER TABLE ONLY public.balances
 ALTER TABLE ONLY public.broadcasts
     ADD CONSTRAINT broadcasts_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.cart_lines
+    ADD CONSTRAINT cart_lines_pkey PRIMARY KEY (user_id, product_id);
+
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.channels
+    ADD CONSTRAINT channels_kind_external_id_key UNIQUE (kind, external_id);
+
+ALTER TABLE ONLY public.channels
+    ADD CONSTRAINT channels_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_channel_id_peer_key UNIQUE (channel_id, peer);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.endpoints
     ADD CONSTRAINT endpoints_pkey PRIMARY KEY (id);
@@ -845,6 +966,12 @@ ALTER TABLE ONLY public.inbox
 
 ALTER TABLE ONLY public.made_goods
     ADD CONSTRAINT made_goods_pkey PRIMARY KEY (order_id, "position");
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_conversation_id_external_id_key UNIQUE (conversation_id, external_id);
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.order_chat
     ADD CONSTRAINT order_chat_event_id_key UNIQUE (event_id);
@@ -939,11 +1066,17 @@ ALTER TABLE ONLY public.stock_items
 ALTER TABLE ONLY public.summons
     ADD CONSTRAINT summons_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.turns
+    ADD CONSTRAINT turns_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_telegram_id_key UNIQUE (telegram_id);
+
+ALTER TABLE ONLY public.users
+    ADD CONSTRAINT users_whatsapp_key UNIQUE (whatsapp);
 
 CREATE UNIQUE INDEX broadcasts_under_way ON public.broadcasts USING btree (audience, md5((texts)::text)) WHERE (state = ANY (ARRAY['running'::text, 'paused'::text]));
 
@@ -951,9 +1084,15 @@ CREATE UNIQUE INDEX changes_batch_once ON public.changes USING btree (user_id, b
 
 CREATE INDEX changes_of_noun ON public.changes USING btree (noun_id, id);
 
+CREATE INDEX conversations_escalated ON public.conversations USING btree (escalated_at) WHERE (escalated_at IS NOT NULL);
+
+CREATE INDEX conversations_of_user ON public.conversations USING btree (user_id);
+
 CREATE INDEX endpoints_of_seller ON public.endpoints USING btree (seller_id) WHERE (deleted_at IS NULL);
 
 CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 'review'::text);
+
+CREATE INDEX messages_of_conversation ON public.messages USING btree (conversation_id, id DESC);
 
 CREATE INDEX order_chat_of_order ON public.order_chat USING btree (order_id, id);
 
@@ -1015,6 +1154,8 @@ CREATE INDEX stock_items_listed ON public.stock_items USING btree (product_id, i
 
 CREATE INDEX summons_past ON public.summons USING btree (expires_at);
 
+CREATE INDEX turns_of_conversation ON public.turns USING btree (conversation_id, created_at DESC);
+
 CREATE INDEX users_of_seller ON public.users USING btree (seller_id) WHERE (seller_id IS NOT NULL);
 
 CREATE INDEX users_referred ON public.users USING btree (referrer_id) WHERE (referrer_id IS NOT NULL);
@@ -1026,6 +1167,12 @@ ALTER TABLE ONLY public.balances
 
 ALTER TABLE ONLY public.broadcasts
     ADD CONSTRAINT broadcasts_created_by_fkey FOREIGN KEY (created_by) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.cart_lines
+    ADD CONSTRAINT cart_lines_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.cart_lines
+    ADD CONSTRAINT cart_lines_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES public.endpoints(id);
@@ -1039,6 +1186,15 @@ ALTER TABLE ONLY public.changes
 ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
+ALTER TABLE ONLY public.channels
+    ADD CONSTRAINT channels_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES public.endpoints(id);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_channel_id_fkey FOREIGN KEY (channel_id) REFERENCES public.channels(id);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
 ALTER TABLE ONLY public.endpoints
     ADD CONSTRAINT endpoints_seller_id_fkey FOREIGN KEY (seller_id) REFERENCES public.sellers(id);
 
@@ -1050,6 +1206,12 @@ ALTER TABLE ONLY public.made_goods
 
 ALTER TABLE ONLY public.made_goods
     ADD CONSTRAINT made_goods_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(id);
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_turn_id_fkey FOREIGN KEY (turn_id) REFERENCES public.turns(id);
 
 ALTER TABLE ONLY public.order_chat
     ADD CONSTRAINT order_chat_event_id_fkey FOREIGN KEY (event_id) REFERENCES public.order_events(id);
@@ -1131,6 +1293,9 @@ ALTER TABLE ONLY public.shared_goods
 
 ALTER TABLE ONLY public.stock_items
     ADD CONSTRAINT stock_items_product_id_fkey FOREIGN KEY (product_id) REFERENCES public.products(id);
+
+ALTER TABLE ONLY public.turns
+    ADD CONSTRAINT turns_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(id);
 
 ALTER TABLE ONLY public.users
     ADD CONSTRAINT users_referrer_id_fkey FOREIGN KEY (referrer_id) REFERENCES public.users(id);
