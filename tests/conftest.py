@@ -20,6 +20,7 @@ from app.infra.migrate import migrate
 from app.infra.pipe import Pipe
 from app.infra.sql import Postgres
 from app.settings import Settings
+from tests.databases import Databases
 from tests.world import World, settings_for
 
 TEMPLATE = "torg_template"
@@ -59,18 +60,16 @@ def servers() -> Iterator[Servers]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def databases(servers: Servers, template: str) -> Databases:
+    return Databases(servers.database_url, template)
+
+
 @pytest.fixture
-async def pg_url(servers: Servers, template: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A database of this test's own, with every migration."""
-    name = f"t_{abs(hash(request.node.nodeid))}"
-    admin = await asyncpg.connect(servers.database_url)
-    try:
-        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield servers.database_url.replace("/torg?", f"/{name}?")
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+async def pg_url(databases: Databases) -> AsyncIterator[str]:
+    """A database of this test's own, with every migration and nothing else."""
+    yield await databases.take()
+    await databases.give_back()
 
 
 @pytest.fixture(scope="session")
