@@ -9,7 +9,7 @@ import msgspec
 
 from app.base.lease import Lease
 from app.domain import outbox
-from app.flows import broadcast, call_home, deliver, move, notify, rank, refresh, refund, reward, settle
+from app.flows import attend, broadcast, call_home, deliver, move, notify, rank, refresh, refund, reward, settle
 from app.shop import Shop
 
 # What a handler hands on: a row that its statement made for this attempt, or the closed row when order is kept.
@@ -44,6 +44,8 @@ KINDS: dict[str, Kind] = {
     "clawback": Kind(reward.claw_back),
     "cashback": Kind(reward.cash_back),
     "rank": Kind(rank.rank),
+    "escalate": Kind(attend.escalate),
+    "speak": Kind(attend.speak),
     "broadcast": Kind(broadcast.send, waits=outbox.Growing(first_s=1.0, most_s=30.0)),
     "hook": Kind(  # nobody but its owner is to blame for an endpoint that is away: in the end it is given up
         call_home.call,

@@ -35,6 +35,7 @@ from workers import jobs
 from workers.kinds import KINDS
 from workers.post import Post
 from workers.relay import Relay
+from workers.talk import Talk
 
 log = structlog.get_logger(__name__)
 
@@ -131,11 +132,15 @@ async def serve(settings: Settings) -> None:
         post = Post()
         if shop.deps.smtp:
             tasks.append(asyncio.create_task(post.work(shop, told), name="post"))
-        tasks.append(asyncio.create_task(_work(settings, shop, post, told), name="arq"))
+        talk = Talk(settings)
+        if talk.on:
+            tasks.append(asyncio.create_task(talk.work(shop, told), name="talk"))
+        tasks.append(asyncio.create_task(_work(settings, shop, post, talk, told), name="arq"))
         log.info("worker is ready", gateways=sorted(shop.gateways))
         await told.wait()
         log.info("worker stops")
-        await _end(tasks, relay)
+        talk.wake()
+        await _end(tasks, relay, talk)
 
 
 def _measured(settings: Settings, shop: Shop) -> AbstractAsyncContextManager[None]:
@@ -146,21 +151,22 @@ def _measured(settings: Settings, shop: Shop) -> AbstractAsyncContextManager[Non
     return metrics.served(settings, shop)
 
 
-async def _end(tasks: list["asyncio.Task[None]"], relay: Relay) -> None:
+async def _end(tasks: list["asyncio.Task[None]"], relay: Relay, talk: Talk) -> None:
     """What runs may end, or is cut and gives its row back; nobody is waited for longer than that takes."""
     tasks = [*tasks, asyncio.create_task(relay.finish())]
     await asyncio.wait(tasks, timeout=DRAIN_S)
     relay.cut()
+    talk.cut()
     await asyncio.wait(tasks, timeout=CUT_S + GOODBYE_S)  # arq's task cuts its jobs itself
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks, timeout=CUT_S)
 
 
-async def _work(settings: Settings, shop: Shop, post: Post, told: asyncio.Event) -> None:
+async def _work(settings: Settings, shop: Shop, post: Post, talk: Talk, told: asyncio.Event) -> None:
     """arq works; when it ends because Redis is away it starts again, until the process is told to stop."""
     while not told.is_set():
-        worker = _worker(settings, shop, post)
+        worker = _worker(settings, shop, post, talk)
         main = asyncio.create_task(worker.main())
         stop = asyncio.create_task(told.wait())
         try:
@@ -217,7 +223,7 @@ def _messenger(settings: Settings) -> Messenger | None:
     return Late(make)
 
 
-def _worker(settings: Settings, shop: Shop, post: Post) -> BellWorker:
+def _worker(settings: Settings, shop: Shop, post: Post, talk: Talk) -> BellWorker:
     async def start_beside(ctx: dict[Any, Any]) -> None:
         """The bell is heard once arq has its Redis."""
         ctx["beside"] = [asyncio.create_task(worker.listen(), name="bell")]
@@ -225,8 +231,12 @@ def _worker(settings: Settings, shop: Shop, post: Post) -> BellWorker:
     longest_s = max(settings.job_timeout_s, *(kind.timeout_s for kind in KINDS.values()))
     worker = BellWorker(
         # A settled payment is delivered and told in the same run: three rows, each with its own time.
-        functions=[func(_run_job, name=queue.JOB, timeout=4 * longest_s), func(_wake_post, name=queue.MAIL, timeout=1)],
-        ctx={"shop": shop, "post": post},
+        functions=[
+            func(_run_job, name=queue.JOB, timeout=4 * longest_s),
+            func(_wake_post, name=queue.MAIL, timeout=1),
+            func(_wake_talk, name=queue.TALK, timeout=1),
+        ],
+        ctx={"shop": shop, "post": post, "talk": talk},
         on_startup=start_beside,
         queue_name=keys.ARQ_QUEUE,
         redis_settings=_redis_settings(settings.redis_url),
@@ -253,6 +263,11 @@ async def _run_job(ctx: dict[Any, Any], outbox_id: int) -> None:
 async def _wake_post(ctx: dict[Any, Any], outbox_id: int) -> None:
     """The mail is one of those that the post takes next."""
     ctx["post"].wake()
+
+
+async def _wake_talk(ctx: dict[Any, Any], no_row: int) -> None:
+    """A conversation is due."""
+    ctx["talk"].wake()
 
 
 async def _every(period_s: float, sweep: Sweep, shop: Shop, told: asyncio.Event) -> None:

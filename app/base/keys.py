@@ -43,6 +43,7 @@ KEYS = (
     ),
     Key("{catalog}search:<digest>", "hash", "300 s", "catalog", "an encoded page and its generation; empty pages 30 s"),
     Key("{catalog}product:<id>", "hash", "30 s", "catalog", "an encoded product, 5 s; nothing: there is none"),
+    Key("{catalog}assortment", "hash", "300 s", "catalog", "the consultant's encoded products and their generation"),
     Key("{catalog}lease:<entry>", "string", "2 s", "catalog", "who loads this entry from Postgres now"),
     Key("{rank}board:<board>:<currency>", "zset", "1 h", "leaderboard", "user id by minor units saved; 0 by -1: built"),
     Key(
@@ -69,6 +70,10 @@ KEYS = (
     Key("{telegram}bot", "string", "24 h", "pace", "the same for all that the bot sends"),
     Key("{telegram}broadcast", "string", "2 s", "pace", "the same for broadcasts"),
     Key("{telegram}flood", "string", "24 h", "pace", "until when, and which chat Telegram asked to wait"),
+    Key("{c:<shard>}talks", "hash", "24 h", "buffers", "conversation -> what waits of it, and its batch under way"),
+    Key("{c:<shard>}heard", "hash", "24 h", "buffers", "number and conversation -> a message that is not answered yet"),
+    Key("{c:<shard>}due", "zset", "24 h", "buffers", "conversation by the moment (ms) at which a worker looks at it"),
+    Key("{c:<shard>}seen:<channel>:<message>", "string", "24 h", "buffers", "there, once this message has been heard"),
     Key("{arq}queue", "zset", "permanent", "queue", "arq's queue: job id by the moment (ms) from which it may start"),
     Key("{arq}bell", "list", "60 s", "queue", "job ids that a waiting worker starts at once"),
     Key("{arq}queue:health-check", "string", "31 s", "queue", "arq's own sign of life"),
@@ -80,6 +85,7 @@ KEYS = (
 ARQ_QUEUE = "{arq}queue"
 ARQ_BELL = "{arq}bell"
 CATALOG_GENERATION = "{catalog}generation"
+CATALOG_ASSORTMENT = "{catalog}assortment"
 TELEGRAM_BOT = "{telegram}bot"
 TELEGRAM_BROADCAST = "{telegram}broadcast"
 TELEGRAM_FLOOD = "{telegram}flood"
@@ -159,6 +165,22 @@ def circuit(peer: str) -> str:
 
 def telegram_chat(chat_id: int) -> str:
     return f"{{telegram}}chat:{chat_id}"
+
+
+def buffer_talks(shard: int) -> str:
+    return f"{{c:{shard}}}talks"
+
+
+def buffer_heard(shard: int) -> str:
+    return f"{{c:{shard}}}heard"
+
+
+def buffer_due(shard: int) -> str:
+    return f"{{c:{shard}}}due"
+
+
+def buffer_seen(shard: int, channel_id: int, external_id: str) -> str:
+    return f"{{c:{shard}}}seen:{channel_id}:{external_id}"
 
 
 def arq_job_id(outbox_id: int, turn: int) -> str:

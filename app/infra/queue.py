@@ -15,10 +15,13 @@ from app.infra.lua import Redis, Script
 
 JOB = "run_job"  # the arq function that claims its outbox row and does what it says
 MAIL = "drain_mail"  # the one that has the worker look for mails that are due, whichever row it was rung for
+TALK = "look_at_talks"  # the one that has the worker look for conversations that are due; it was rung for no row
 
 RECORD_MS = 3_600_000
 BELL_MS = 60_000
 HEAD_START_MS = 1000
+NO_ROW = 0
+WAKE_EVERY_MS = 100  # rings for conversations within so much time are one
 
 # arq's records as msgpack: nothing in Redis is ever unpickled. arq's exceptions (a lost record) are kept as text.
 serialize = msgspec.msgpack.Encoder(enc_hook=repr).encode
@@ -53,3 +56,7 @@ class Queue:
             keys=[keys.ARQ_QUEUE, keys.ARQ_BELL, job_key_prefix + job_id],
             args=[job_id, record, RECORD_MS, HEAD_START_MS, BELL_MS],
         )
+
+    async def wake(self) -> None:
+        """A worker looks at the conversations that are due. Raises: RedisDown; then they look by themselves."""
+        await self.ring(NO_ROW, time.time_ns() // (WAKE_EVERY_MS * 1_000_000), job=TALK)

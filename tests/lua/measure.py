@@ -11,7 +11,8 @@ from app.infra.lua import Script
 from app.infra.pipe import Pipe
 
 COST = re.compile(
-    r"O\([a-z +0-9]+\), (at most )?(\d+) commands?(?: \+ (\d+) per line)?(?: (?:and|\+) (\d+) per lapsed hold)?",
+    r"O\([a-z +0-9]+\), (at most )?(\d+) commands?(?: \+ (\d+) per (?:line|batch))?"
+    r"(?: (?:and|\+) (\d+) per lapsed hold)?",
 )
 CALLING = {"evalsha", "eval", "evalsha_ro", "eval_ro", "script|load", "config|resetstat", "info"}
 UNIT_MS = {"s": 1000, "h": 3_600_000}

@@ -117,6 +117,28 @@ async def test_a_broadcast_keeps_to_the_chats_pace_too(store: Redis) -> None:
     assert isinstance(await cry(store, 7, at_us=S), Go)
 
 
+# ---- drafts
+
+
+async def test_a_draft_leaves_at_once_or_not_at_all_and_costs_its_chat_nothing(store: Redis) -> None:
+    assert await pace.admit(store, 7, "draft", BY, NOW) == Go(0)
+    assert await pace.admit(store, 8, "draft", BY, NOW) == LaterBot(BOT_US)
+    for _ in range(3):  # the chat's own burst is untouched
+        assert isinstance(await news(store, 7), Go)
+    assert await pace.admit(store, 7, "draft", BY, NOW + S // 2) == LaterChat(S // 2)
+
+
+async def test_drafts_at_full_pace_hold_up_news_by_one_place(store: Redis) -> None:
+    for step in range(100):
+        at_us = step * BOT_US
+        await pace.admit(store, 2 * step + 1, "draft", BY, NOW + at_us)
+        match await news(store, 2 * step + 2, at_us=at_us):
+            case Go(wait_us):
+                assert wait_us <= BOT_US
+            case other:
+                raise AssertionError(other)
+
+
 # ---- what Telegram asks for
 
 
@@ -162,7 +184,7 @@ async def test_thousands_of_random_steps_are_the_same_in_memory(store: Redis) ->
             wait_s = chance.randint(1, 3)
             assert await pace.stop(store, chat_id, wait_s, BY, now_us) == own.stop(chat_id, wait_s, now_us)
             continue
-        lane: pace.Lane = chance.choice(["news", "news", "held", "broadcast"])
+        lane: pace.Lane = chance.choice(["news", "news", "held", "broadcast", "draft"])
         told = await pace.admit(store, chat_id, lane, BY, now_us)
         assert told == own.admit(chat_id, lane, now_us)
         seen.add(type(told))
