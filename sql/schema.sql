@@ -199,10 +199,12 @@ CREATE TABLE public.changes (
     known integer[],
     promo_id bigint,
     endpoint_id uuid,
+    channel_id bigint,
     CONSTRAINT changes_batch_check CHECK (((length(batch) >= 1) AND (length(batch) <= 255))),
     CONSTRAINT changes_check CHECK (((user_id IS NOT NULL) OR (what ? 'by'::text))),
     CONSTRAINT changes_check1 CHECK ((((batch IS NULL) = (request_hash IS NULL)) AND ((batch IS NULL) = (known IS NULL)))),
     CONSTRAINT changes_noun_check CHECK ((noun ~ '^[a-z_]{1,40}$'::text)),
+    CONSTRAINT changes_of_channel CHECK (((noun = ANY (ARRAY['channel'::text, 'conversation'::text])) = (channel_id IS NOT NULL))),
     CONSTRAINT changes_of_webhook CHECK (((noun = 'webhook'::text) = (endpoint_id IS NOT NULL))),
     CONSTRAINT changes_of_what CHECK ((((noun = 'promo'::text) = (promo_id IS NOT NULL)) AND ((noun = ANY (ARRAY['product'::text, 'stock'::text])) = (noun_id IS NOT NULL)))),
     CONSTRAINT changes_request_hash_check CHECK ((octet_length(request_hash) = 32)),
@@ -254,7 +256,6 @@ CREATE TABLE public.conversations (
     channel_id bigint NOT NULL,
     peer text NOT NULL,
     user_id bigint NOT NULL,
-    language text DEFAULT 'en'::text NOT NULL,
     opened_at timestamp with time zone DEFAULT now() NOT NULL,
     heard_at timestamp with time zone DEFAULT now() NOT NULL,
     escalated_at timestamp with time zone,
@@ -262,7 +263,6 @@ CREATE TABLE public.conversations (
     reviewing_at timestamp with time zone,
     CONSTRAINT conversations_check CHECK (((escalated_at IS NULL) = (escalation IS NULL))),
     CONSTRAINT conversations_escalation_check CHECK ((escalation = ANY (ARRAY['user_request'::text, 'repeated_question'::text, 'low_confidence'::text, 'sensitive_topic'::text]))),
-    CONSTRAINT conversations_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
     CONSTRAINT conversations_peer_check CHECK (((length(peer) >= 1) AND (length(peer) <= 64)))
 );
 
@@ -376,8 +376,10 @@ CREATE TABLE public.messages (
     turn_id uuid NOT NULL,
     role text NOT NULL,
     text text NOT NULL,
+    user_id bigint,
     external_id text,
     at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT messages_check CHECK (((role = 'agent'::text) = (user_id IS NOT NULL))),
     CONSTRAINT messages_external_id_check CHECK (((length(external_id) >= 1) AND (length(external_id) <= 200))),
     CONSTRAINT messages_role_check CHECK ((role = ANY (ARRAY['user'::text, 'assistant'::text, 'agent'::text, 'system'::text])))
 );
@@ -571,8 +573,10 @@ CREATE TABLE public.users (
     email text,
     email_asked text,
     whatsapp text,
+    chosen_language text,
     CONSTRAINT users_check CHECK ((referrer_id < id)),
     CONSTRAINT users_check1 CHECK (((telegram_id IS NOT NULL) OR (whatsapp IS NOT NULL))),
+    CONSTRAINT users_chosen_language_check CHECK ((chosen_language = ANY (ARRAY['en'::text, 'ru'::text, 'uk'::text]))),
     CONSTRAINT users_email_asked_check CHECK (((length(email_asked) >= 3) AND (length(email_asked) <= 254))),
     CONSTRAINT users_email_check CHECK (((length(email) >= 3) AND (length(email) <= 254))),
     CONSTRAINT users_language_check CHECK (((length(language) >= 2) AND (length(language) <= 16))),
@@ -912,12 +916,13 @@ CREATE TABLE public.turns (
     question text NOT NULL,
     answer text DEFAULT ''::text NOT NULL,
     answered_by text DEFAULT ''::text NOT NULL,
+    offers jsonb DEFAULT '[]'::jsonb NOT NULL,
     quality real,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     answered_at timestamp with time zone,
     sending_at timestamp with time zone,
     sent_at timestamp with time zone,
-    CONSTRAINT turns_answered_by_check CHECK ((answered_by = ANY (ARRAY[''::text, 'model'::text, 'search'::text, 'texts'::text]))),
+    CONSTRAINT turns_answered_by_check CHECK ((answered_by = ANY (ARRAY[''::text, 'model'::text, 'search'::text, 'texts'::text, 'agent'::text]))),
     CONSTRAINT turns_quality_check CHECK (((quality >= (0)::double precision) AND (quality <= (1)::double precision))),
     CONSTRAINT turns_state_check CHECK ((state = ANY (ARRAY['open'::text, 'answered'::text, 'duplicate'::text, 'silent'::text, 'escalated'::text, 'noted'::text])))
 );
@@ -1084,7 +1089,7 @@ CREATE UNIQUE INDEX changes_batch_once ON public.changes USING btree (user_id, b
 
 CREATE INDEX changes_of_noun ON public.changes USING btree (noun_id, id);
 
-CREATE INDEX conversations_escalated ON public.conversations USING btree (escalated_at) WHERE (escalated_at IS NOT NULL);
+CREATE INDEX conversations_escalated ON public.conversations USING btree (escalated_at, id) WHERE (escalated_at IS NOT NULL);
 
 CREATE INDEX conversations_of_user ON public.conversations USING btree (user_id);
 
@@ -1092,7 +1097,7 @@ CREATE INDEX endpoints_of_seller ON public.endpoints USING btree (seller_id) WHE
 
 CREATE INDEX inbox_review ON public.inbox USING btree (order_id) WHERE (state = 'review'::text);
 
-CREATE INDEX messages_of_conversation ON public.messages USING btree (conversation_id, id DESC);
+CREATE INDEX messages_of_conversation ON public.messages USING btree (conversation_id, at DESC, id DESC);
 
 CREATE INDEX order_chat_of_order ON public.order_chat USING btree (order_id, id);
 
@@ -1175,6 +1180,9 @@ ALTER TABLE ONLY public.cart_lines
     ADD CONSTRAINT cart_lines_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.changes
+    ADD CONSTRAINT changes_channel_id_fkey FOREIGN KEY (channel_id) REFERENCES public.channels(id);
+
+ALTER TABLE ONLY public.changes
     ADD CONSTRAINT changes_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES public.endpoints(id);
 
 ALTER TABLE ONLY public.changes
@@ -1212,6 +1220,9 @@ ALTER TABLE ONLY public.messages
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_turn_id_fkey FOREIGN KEY (turn_id) REFERENCES public.turns(id);
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.users(id);
 
 ALTER TABLE ONLY public.order_chat
     ADD CONSTRAINT order_chat_event_id_fkey FOREIGN KEY (event_id) REFERENCES public.order_events(id);

@@ -156,6 +156,7 @@ SEARCH = Many("catalog/search_products", Found)
 RESEMBLE = Many("catalog/resembling_products", Product)
 LIKENESS = One("catalog/know_likeness", Likeness)
 GET = Opt("catalog/get_product", Product)
+SEVERAL = Many("catalog/get_products", Product)
 CATEGORIES = Many("catalog/list_categories", Category)
 ADD_SELLER = One("catalog/add_seller", Id)
 ADD_PRODUCT = One("catalog/add_product", Id)
@@ -194,6 +195,10 @@ def product_entry(product_id: int) -> str:
     return keys.catalog_product(product_id)
 
 
+def assortment_entry() -> str:
+    return keys.CATALOG_ASSORTMENT
+
+
 class Search:
     """Search by words; where the server has pg_trgm also by likeness, for who mistypes."""
 
@@ -213,13 +218,13 @@ class Search:
         return await RESEMBLE(pg, " ".join(words), category, size) if self.likeness else []
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a search, as the index spells them: at most `MOST_WORDS`, each once."""
+def words_of(text: str, most: int = MOST_WORDS) -> list[str]:
+    """The words of a search, as the index spells them: at most so many, each once."""
     spelt = unicodedata.normalize("NFKC", text).lower().replace("ё", "е")
     # A mark belongs to its letter; what of it Postgres leaves out of a word, the statement leaves out too.
     letters = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in spelt)
     words = dict.fromkeys(word[:MOST_LETTERS] for word in letters.split())
-    return list(words)[:MOST_WORDS]
+    return list(words)[:most]
 
 
 async def page(pg: Postgres, *, category: str, after: int, size: int) -> list[Product]:
@@ -229,6 +234,11 @@ async def page(pg: Postgres, *, category: str, after: int, size: int) -> list[Pr
 
 async def get(pg: Postgres, product_id: int) -> Product | None:
     return await GET(pg, product_id)
+
+
+async def several(pg: Postgres, product_ids: list[int]) -> dict[int, Product]:
+    """Those of these products that are on the shelf, by id."""
+    return {product.id: product for product in await SEVERAL(pg, product_ids)}
 
 
 async def categories(pg: Postgres) -> list[str]:

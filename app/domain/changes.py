@@ -1,4 +1,5 @@
-"""Changes: what staff did to products, stock, promo codes and webhooks, written by the very statements that do it."""
+"""Changes: what staff did to products, stock, promo codes, webhooks, channels and conversations, written by the very
+statements that do it."""
 
 from datetime import datetime
 from uuid import UUID
@@ -16,10 +17,11 @@ class Change(msgspec.Struct, frozen=True):
     user_id: int | None  # None: at the machine
     user_name: str | None
     role: str
-    noun: str  # product, stock, promo, webhook
+    noun: str  # product, stock, promo, webhook, channel, conversation
     noun_id: int | None  # the product
     promo: str | None
     webhook_id: UUID | None
+    channel_id: int | None
     what: str  # JSON object
 
 

@@ -28,7 +28,8 @@ from app.settings import BadSettings
 
 log = structlog.get_logger(__name__)
 
-TELEGRAM, MAIL, MODEL = "telegram", "mail", "model"  # beside the gateways, which have their own names
+# Beside the gateways, which have their own names.
+TELEGRAM, WHATSAPP, MAIL, MODEL = "telegram", "whatsapp", "mail", "model"
 BELIEVED_S = 1.0
 LIFE_MS = 3_600_000
 WORDS = ("closed", "open", "half_open")
@@ -134,7 +135,7 @@ class Circuits:
         self, redis: Redis, by: Rules, *, names: Iterable[str] = (), lease_ms: int, errands: Errands | None = None
     ) -> None:
         self.redis, self.rules, self.lease_ms = redis, by, lease_ms
-        self.names = {*names, TELEGRAM, MAIL, MODEL}
+        self.names = {*names, TELEGRAM, WHATSAPP, MAIL, MODEL}
         self.errands = errands or Errands()
         self._beliefs: dict[str, Belief] = {}
         self._good: dict[str, int] = {}  # calls that went well since the last failure
@@ -162,6 +163,12 @@ class Circuits:
             raise
         else:
             await self._well(passed)
+
+    def alone(self, name: str) -> None:
+        """For calls that count for nothing. Raises: ProviderDown while this process has been told to leave it alone."""
+        belief, now_s = self._beliefs.get(name), monotonic()
+        if belief and isinstance(belief.told, Open) and now_s < belief.retry_s:
+            raise _closed_off(name, belief.retry_s - now_s)
 
     async def list(self) -> Sequence[State]:
         """Every circuit that this process knows of, as all processes see it; its own while Redis is away."""

@@ -1,5 +1,6 @@
-"""Customers: Telegram users, known from the moment they enter."""
+"""Customers: Telegram and WhatsApp users, known from the moment they enter or write."""
 
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -17,7 +18,9 @@ class Recipient(msgspec.Struct, frozen=True):
     """Whom to tell about an order, in which language."""
 
     user_id: int
-    telegram_id: int
+    telegram_id: int | None
+    whatsapp: str | None  # phone of who is no Telegram user
+    heard_at: datetime | None  # when that phone last wrote to this number of ours
     language: str
     number: int
     currency: str
@@ -34,6 +37,23 @@ class Colleague(msgspec.Struct, frozen=True):
     language: str
 
 
+class Writing(msgspec.Struct, frozen=True):
+    """When somebody last wrote to us; None: never."""
+
+    heard_at: datetime | None
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """A job that waited for its user."""
+
+    id: int
+    turn: int
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    language: str
+
+
 class Retired(msgspec.Struct, frozen=True):
     id: int
 
@@ -43,6 +63,9 @@ RECIPIENT = Opt("customers/find_recipient", Recipient)
 ADMINS = Many("customers/list_admins", Colleague)
 SUPPLIERS = Many("customers/list_suppliers", Colleague)
 PEOPLE = Many("customers/list_people", Colleague)
+HEARD = One("customers/get_writing", Writing)
+WAKE = Many("customers/wake_news", Woken)
+CHOOSE = Opt("customers/choose_language", Chosen)
 RETIRE = Opt("customers/retire_customer", Retired)
 
 
@@ -56,12 +79,24 @@ async def enter(
     is_admin: bool,
     referrer_id: int | None = None,
 ) -> Customer:
-    """The user is known, with the name and language of this visit; who is new was brought by `referrer_id`."""
+    """The user is known, with the name of this visit, and its language unless they have chosen one; who is new was
+    brought by `referrer_id`."""
     return await ENTER(pg, telegram_id, name, username, language, is_admin, referrer_id)
 
 
-async def recipient(pg: Postgres, order_id: UUID) -> Recipient | None:
-    return await RECIPIENT(pg, order_id)
+async def recipient(pg: Postgres, order_id: UUID, phone_id: str = "") -> Recipient | None:
+    """Whom to tell about this order, who may have written to this WhatsApp number of ours."""
+    return await RECIPIENT(pg, order_id, phone_id)
+
+
+async def heard_at(pg: Postgres, phone_id: str, phone: str) -> datetime | None:
+    """When this phone last wrote to this WhatsApp number of ours."""
+    return (await HEARD(pg, phone_id, phone)).heard_at
+
+
+async def wake_news(pg: Postgres, phone: str) -> list[Woken]:
+    """The news that wait for this phone's user to write are due."""
+    return await WAKE(pg, phone)
 
 
 async def admins(pg: Postgres, telegram_ids: list[int]) -> list[Colleague]:
@@ -75,6 +110,11 @@ async def suppliers(pg: Postgres, order_id: UUID) -> list[Colleague]:
 async def people(pg: Postgres, seller_id: int) -> list[Colleague]:
     """Who acts for this seller."""
     return await PEOPLE(pg, seller_id)
+
+
+async def choose_language(pg: Postgres, user_id: int, language: str) -> None:
+    """The user is told everything in this language from now on."""
+    await CHOOSE(pg, user_id, language)
 
 
 async def retire(pg: Postgres, telegram_id: int) -> None:

@@ -19,8 +19,12 @@ from app.base.lease import Lease
 from app.infra.secrets import Sealer, endpoint_row
 from app.infra.sql import Many, One, Opt, Postgres
 
-# What an endpoint may ask for; `order.status` comes with every move of an order, beside the others.
-TYPES = ("order.paid", "order.delivered", "order.cancelled", "order.expired", "order.refunded", "order.status")
+# What an endpoint may ask for. `order.status` comes with every move of an order, beside the others; the last two go to
+# endpoints that an admin has set for a channel (docs/conversations.md).
+TYPES = (
+    "order.paid", "order.delivered", "order.cancelled", "order.expired", "order.refunded", "order.status",
+    "conversation.message", "conversation.escalated",
+)  # fmt: skip
 TEST = "webhook.test"
 
 MOST = 10  # endpoints of one seller

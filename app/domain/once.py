@@ -71,9 +71,9 @@ def ticket(user_id: int, key: str, route: str, body: bytes) -> Ticket:
     return Ticket(keys.once(user_id, digest), print, os.urandom(16))
 
 
-async def claim(redis: Redis, ticket: Ticket) -> Claimed | Running | Replay | Mismatch:
+async def claim(redis: Redis, ticket: Ticket, *, lease_ms: int = LEASE_MS) -> Claimed | Running | Replay | Mismatch:
     """Raises: RedisDown; whether the key is claimed is then unknown, and the lease settles it."""
-    return await CLAIM(redis, keys=[ticket.entry], args=[ticket.print, ticket.owner, LEASE_MS])
+    return await CLAIM(redis, keys=[ticket.entry], args=[ticket.print, ticket.owner, lease_ms])
 
 
 async def finish(redis: Redis, ticket: Ticket, reply: bytes) -> Finished | Lost:

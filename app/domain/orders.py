@@ -132,10 +132,12 @@ class New(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     most_pending: int
     promo: str = ""  # in upper case
+    offered_minor: int = 0  # the only total at which it is made; 0: any
 
 
 async def create(pg: Postgres, new: New) -> Created | None:
-    """The order exists with all its units, or nothing happened: units are short, the key was used before, no slot."""
+    """The order exists with all its units, or nothing happened: units are short, the key was used before, no slot, or
+    another total than was offered."""
     return await CREATE(pg, *msgspec.structs.astuple(new))
 
 

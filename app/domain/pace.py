@@ -1,7 +1,8 @@
 """Pace: when the bot's next message may leave, for all processes together (Bot API: 1 a second to a chat, 30 in all).
 
 Every message has a place in the order of its chat and of the bot (`lua/pace/admit.lua`). News waits up to a second
-with its place taken; a broadcast takes none before it may leave, so that all news goes first. What Telegram asks to
+with its place taken; a broadcast takes none before it may leave, so that all news goes first. A draft (what is shown
+while a reply is written) leaves at once or not at all, and takes no place in its chat. What Telegram asks to
 wait (429) moves the places of that chat, and of the bot when a second chat is asked meanwhile: Telegram does not say
 which of its limits was hit. While Redis is away each process has a pace of its own.
 """
@@ -23,9 +24,9 @@ from app.settings import BadSettings
 
 log = structlog.get_logger(__name__)
 
-Lane = Literal["news", "held", "broadcast"]
+Lane = Literal["news", "held", "broadcast", "draft"]
 
-PATIENCE_US = {"news": 1_000_000, "broadcast": 5_000_000}  # the longest wait in place
+PATIENCE_US = {"news": 1_000_000, "broadcast": 5_000_000, "draft": 0}  # the longest wait in place
 LONGEST_S = 86_000  # that a chat waits at Telegram's word: the life that the key map gives it
 KEPT = 10_000  # chats of one process; beyond that the oldest are forgotten, which is generous and bounded
 
@@ -146,11 +147,13 @@ class Own:
         bot_wait_us, most_us = max(0, self.bot_us - now_us), PATIENCE_US["news"]
         if lane == "broadcast":
             bot_wait_us, most_us = max(bot_wait_us, self.broadcast_us - now_us), 0
+        elif lane == "draft":
+            most_us = 0
         if chat_wait_us > most_us:
             return LaterChat(chat_wait_us)
         if not chat_wait_us and bot_wait_us > most_us:
             return LaterBot(bot_wait_us)
-        if lane != "held":
+        if lane not in ("held", "draft"):
             self._keep(chat_id, max(now_us, taken_us) + chat.every_us)
         if chat_wait_us:
             return Hold(chat_wait_us)

@@ -34,6 +34,17 @@ class Count(msgspec.Struct, frozen=True):
     units: int | None
 
 
+class Quote(msgspec.Struct, frozen=True):
+    """What so many units of a product cost at this moment, in the price of an order for them."""
+
+    product_id: int
+    title: str
+    currency: str
+    quantity: int
+    units: int | None  # that can be sold now; None: it never runs out
+    price_minor: int | None  # for all of them; None: there are not so many
+
+
 class Held(msgspec.Struct, frozen=True):
     """The cart is held by this call."""
 
@@ -117,6 +128,7 @@ FORGET: Script[Forgotten] = Script("stock/forget", Forgotten)
 SCRIPTS = (RESERVE, TALLY, FILL, COUNTED, COMMIT, RELEASE, FORGET)
 
 COUNT = Many("stock/count_units", Count)
+QUOTE = Many("stock/quote_products", Quote)
 SELLERS = Many("stock/list_sellers", Seller)
 
 
@@ -174,6 +186,15 @@ async def count(pg: Postgres, product_ids: list[int]) -> dict[int, int | None]:
     """Units for sale by product, as Postgres knows them now, in the order given; None: it never runs out."""
     found = {row.product_id: row.units for row in await COUNT(pg, product_ids)}
     return {product_id: found[product_id] for product_id in product_ids}
+
+
+async def quote(pg: Postgres, wanted: list[Units]) -> dict[int, Quote]:
+    """What each of these costs now, by product, read from `available_stock_with_discounts`; none for what is not there.
+
+    Shape: each product once.
+    """
+    found = await QUOTE(pg, [line.product_id for line in wanted], [line.units for line in wanted])
+    return {quoted.product_id: quoted for quoted in found}
 
 
 async def commit(

@@ -116,6 +116,7 @@ class Change(msgspec.Struct, frozen=True):
     product_id: int | None
     promo: str | None  # the code
     webhook_id: UUID | None
+    channel_id: int | None
     what: dict[str, Any]
 
 
@@ -243,5 +244,6 @@ def _product(card: products.Card) -> Product:
 def _change(one: changes.Change) -> Change:
     what = msgspec.json.decode(one.what, type=dict[str, Any])
     return Change(
-        one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, one.promo, one.webhook_id, what
+        one.id, one.at, one.user_id, one.user_name, one.role, one.noun, one.noun_id, one.promo, one.webhook_id,
+        one.channel_id, what
     )  # fmt: skip

@@ -21,8 +21,15 @@ from app.web.params import MAX_ID, Cursor
 
 Url = Annotated[str, Meta(max_length=MAX_URL)]
 Type = Literal[
-    "order.paid", "order.delivered", "order.cancelled", "order.expired", "order.refunded", "order.status"
-]  # endpoints.TYPES
+    "order.paid",
+    "order.delivered",
+    "order.cancelled",
+    "order.expired",
+    "order.refunded",
+    "order.status",
+    "conversation.message",
+    "conversation.escalated",
+]  # fmt: skip  (endpoints.TYPES)
 Types = Annotated[list[Type], Meta(max_length=50)]
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)

@@ -23,8 +23,7 @@ CREATE TABLE conversations (
     channel_id   bigint NOT NULL REFERENCES channels,
     peer         text NOT NULL CHECK (length(peer) BETWEEN 1 AND 64),  -- chat id, phone, user id of the Mini App
     user_id      bigint NOT NULL REFERENCES users,
-    language     text NOT NULL DEFAULT 'en' CHECK (length(language) BETWEEN 2 AND 16),
-    opened_at    timestamptz NOT NULL DEFAULT now(),                   -- anew after six silent hours
+    opened_at    timestamptz NOT NULL DEFAULT now(),                   -- anew after six silent hours, and when handed back
     heard_at     timestamptz NOT NULL DEFAULT now(),                   -- when its user last wrote
     escalated_at timestamptz,                                          -- a human has it; null: the machine
     escalation   text CHECK (escalation IN ('user_request', 'repeated_question', 'low_confidence', 'sensitive_topic')),
@@ -33,18 +32,19 @@ CREATE TABLE conversations (
     CHECK ((escalated_at IS NULL) = (escalation IS NULL))
 );
 CREATE INDEX conversations_of_user ON conversations (user_id);
-CREATE INDEX conversations_escalated ON conversations (escalated_at) WHERE escalated_at IS NOT NULL;
+CREATE INDEX conversations_escalated ON conversations (escalated_at, id) WHERE escalated_at IS NOT NULL;
 
 -- One batch of messages, and what became of it.
 CREATE TABLE turns (
     id              uuid PRIMARY KEY,
     conversation_id bigint NOT NULL REFERENCES conversations,
     -- open: stored, being answered · answered · duplicate: said before, not stored · silent: a human has the
-    -- conversation · escalated: it was handed over · noted: no words for the consultant (a command, a button)
+    -- conversation · escalated: it was handed over · noted: no words for the consultant (a command, a button, an agent)
     state           text NOT NULL CHECK (state IN ('open', 'answered', 'duplicate', 'silent', 'escalated', 'noted')),
     question        text NOT NULL,
     answer          text NOT NULL DEFAULT '',
-    answered_by     text NOT NULL DEFAULT '' CHECK (answered_by IN ('', 'model', 'search', 'texts')),
+    answered_by     text NOT NULL DEFAULT '' CHECK (answered_by IN ('', 'model', 'search', 'texts', 'agent')),
+    offers          jsonb NOT NULL DEFAULT '[]',                       -- that held when it was closed; shown with the answer
     quality         real CHECK (quality BETWEEN 0 AND 1),
     created_at      timestamptz NOT NULL DEFAULT now(),
     answered_at     timestamptz,
@@ -59,8 +59,14 @@ CREATE TABLE messages (
     turn_id         uuid NOT NULL REFERENCES turns,
     role            text NOT NULL CHECK (role IN ('user', 'assistant', 'agent', 'system')),
     text            text NOT NULL,
+    user_id         bigint REFERENCES users,                             -- the agent
     external_id     text CHECK (length(external_id) BETWEEN 1 AND 200),  -- the channel's own id; null: ours
     at              timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (conversation_id, external_id)
+    UNIQUE (conversation_id, external_id),
+    CHECK ((role = 'agent') = (user_id IS NOT NULL))
 );
-CREATE INDEX messages_of_conversation ON messages (conversation_id, id DESC);
+CREATE INDEX messages_of_conversation ON messages (conversation_id, at DESC, id DESC);
+
+ALTER TABLE changes
+    ADD COLUMN channel_id bigint REFERENCES channels,
+    ADD CONSTRAINT changes_of_channel CHECK ((noun IN ('channel', 'conversation')) = (channel_id IS NOT NULL));

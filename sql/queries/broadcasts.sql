@@ -68,12 +68,12 @@ SELECT b.id, b.texts::text AS texts, b.audience, b.state, b.sent, b.blocked, b.f
 SELECT b.id, b.texts::text AS texts, b.state, b.cursor_user_id FROM broadcasts b WHERE b.id = $1;
 
 -- name: list_recipients :many Recipient
--- Who is next: whoever was here when it was written, and has not stopped the bot; to buyers: and has paid something.
+-- Who is next: whoever was in Telegram here when it was written, and has not stopped the bot; to buyers: and has paid something.
 -- $1 broadcast_id int8
 -- $2 after        int8  -- the last user of those before
 -- $3 size         int8
 SELECT u.id, u.telegram_id, u.language FROM broadcasts b JOIN users u ON u.created_at <= b.created_at
- WHERE b.id = $1 AND u.id > $2 AND u.blocked_at IS NULL
+ WHERE b.id = $1 AND u.id > $2 AND u.blocked_at IS NULL AND u.telegram_id IS NOT NULL
    -- One look at the index for each, and not EXISTS, for which all orders may be read.
    AND (b.audience = 'all' OR (SELECT o.id FROM orders o WHERE o.user_id = u.id AND o.paid_at IS NOT NULL LIMIT 1) IS NOT NULL)
  ORDER BY u.id

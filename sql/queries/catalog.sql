@@ -80,6 +80,14 @@ SELECT p.id, p.title, p.description, p.category, p.kind, p.seller_id, p.seller_n
   FROM shelf p
  WHERE p.id = $1;
 
+-- name: get_products :many Product
+-- These products of the shelf; those that are not there are absent.
+-- $1 product_ids int8[]  -- distinct
+SELECT p.id, p.title, p.description, p.category, p.kind, p.seller_id, p.seller_name, p.currency, p.list_price_minor,
+       p.price_minor, p.discount_bp, p.units_left, p.lead_time_h, p.ratings, p.rating_total
+  FROM unnest($1::bigint[]) AS w (product_id)
+ CROSS JOIN LATERAL (SELECT s.* FROM shelf s WHERE s.id = w.product_id LIMIT 1) p;
+
 -- name: list_categories :many Category
 -- Every category with something on the shelf.
 SELECT DISTINCT p.category AS name FROM products p WHERE p.active ORDER BY 1;

@@ -5,7 +5,7 @@
 -- $3 before  int8  -- the last change of the page before; only older ones
 -- $4 size    int8
 SELECT c.id, c.at, c.user_id, u.name AS user_name, c.role, c.noun, c.noun_id, q.code AS promo, c.endpoint_id AS webhook_id,
-       c.what::text AS what
+       c.channel_id, c.what::text AS what
   FROM changes c
   LEFT JOIN products p ON p.id = c.noun_id
   LEFT JOIN promos q ON q.id = c.promo_id

@@ -43,3 +43,28 @@ UNION ALL SELECT 'undelivered', '', u.orders FROM undelivered u
 UNION ALL SELECT 'to_poll', '', p.payments FROM polls p
 UNION ALL SELECT 'review', '', count(*) FROM inbox i WHERE i.state = 'review'
 UNION ALL SELECT 'took', l.step, l.orders FROM lags l;
+
+-- name: count_sales :many Sales
+-- What was paid for today (UTC) and within the last seven days, less what went back, by currency.
+-- $1 from_id uuid  -- no order of the last eight days has a lower one: ids ascend with time
+SELECT o.currency, count(*) FILTER (WHERE o.paid_at >= d.midnight) AS today_orders,
+       coalesce(sum(o.total_minor - o.refunded_minor) FILTER (WHERE o.paid_at >= d.midnight), 0)::int8 AS today_minor,
+       count(*) AS week_orders, sum(o.total_minor - o.refunded_minor)::int8 AS week_minor
+  FROM orders o, (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS midnight) d
+ WHERE o.id >= $1 AND o.paid_at > now() - interval '7 days'
+ GROUP BY o.currency ORDER BY o.currency;
+
+-- name: count_talks :one Talks
+-- Conversations in which somebody has written within six hours, and those that a human has.
+SELECT (SELECT count(*) FROM conversations c WHERE c.heard_at > now() - interval '6 hours') AS active,
+       (SELECT count(*) FROM conversations c WHERE c.escalated_at IS NOT NULL) AS escalated;
+
+-- name: list_scarce :many Scarce
+-- Products that are for sale and of which so few are left or less, the scarcest first.
+-- $1 most int4
+-- $2 size int8
+SELECT p.id AS product_id, p.title, u.units
+  FROM products p CROSS JOIN LATERAL (SELECT count(*)::int4 AS units FROM (
+       SELECT FROM available_stock_with_discounts v WHERE v.product_id = p.id LIMIT $1 + 1) v) u
+ WHERE p.active AND p.kind IN ('unit', 'shipped') AND u.units <= $1
+ ORDER BY u.units, p.id LIMIT $2;

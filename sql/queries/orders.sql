@@ -1,7 +1,8 @@
 -- name: create_order :opt Created
 -- One order with its claimed units, its audit line and its payment about to be opened, or nothing at all.
 -- No row: not every line can be had, or this user has used this key before, or has no slot for another unpaid order, or
--- may not use the promo code (any more). Prices come from the view alone; a code that makes nothing cheaper is not used.
+-- may not use the promo code (any more), or it would not cost what was offered. Prices come from the view alone; a code
+-- that makes nothing cheaper is not used.
 -- $1 order_id        uuid
 -- $2 user_id         int8
 -- $3 seller_id       int8
@@ -13,6 +14,7 @@
 -- $9 provider        text
 -- $10 most_pending   int4      -- unpaid orders that one buyer may have
 -- $11 promo          text      -- upper case; empty: none
+-- $12 offered_minor  int8      -- the only total at which the order is made; 0: any
 WITH slots AS (  -- by chance, so that orders of one buyer at the same time seldom want the same one
     SELECT n FROM generate_series(1, $10::int) n WHERE NOT EXISTS (
         SELECT FROM orders o WHERE o.user_id = $2 AND o.status = 'pending' AND o.slot = n) ORDER BY random() LIMIT 1),
@@ -43,8 +45,8 @@ picked AS (
 fits AS (
     SELECT sum(p.price_minor)::bigint AS total_minor, min(p.currency) AS currency,
            bool_or(p.price_minor < p.final_price_minor) AS cheaper FROM picked p
-    HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.price_minor) > 0
-       AND min(p.currency) = max(p.currency) AND min(p.seller_id) = $3 AND max(p.seller_id) = $3),
+    HAVING count(*) = (SELECT sum(w.quantity) FROM wanted w) AND sum(p.price_minor) > 0 AND min(p.seller_id) = $3
+       AND max(p.seller_id) = $3 AND min(p.currency) = max(p.currency) AND $12::bigint IN (0, sum(p.price_minor))),
 made AS (
     INSERT INTO orders (id, user_id, seller_id, currency, total_minor, idempotency_key, request_hash, expires_at, slot,
                         promo_id, promo_slot)

@@ -283,4 +283,5 @@ async def test_the_list_has_every_peer_before_anybody_was_called(redis: Pipe) ->
     known = Circuits(redis, RULES, names=["cryptopay"], lease_ms=5000)
     assert [(one.name, one.state) for one in await known.list()] == [
         ("cryptopay", "closed"), ("mail", "closed"), ("model", "closed"), ("telegram", "closed"),
+        ("whatsapp", "closed"),
     ]  # fmt: skip

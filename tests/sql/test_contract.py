@@ -23,6 +23,7 @@ BECOMES: dict[str, type] = {
     "timestamptz": datetime,
     "bytea": bytes,
     "bool": bool,
+    "float8": float,
 }
 
 STATEMENTS = statements()

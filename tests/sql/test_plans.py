@@ -31,17 +31,24 @@ HOT = (
     "orders/revive_order", "inbox/conclude_event",
     "refunds/refund_order",
     "broadcasts/find_broadcast", "broadcasts/list_recipients", "broadcasts/count_told", "broadcasts/end_turn",
-    "customers/retire_customer",
+    "customers/retire_customer", "customers/get_writing", "customers/wake_news",
     "endpoints/owe_calls", "endpoints/list_calls", "endpoints/find_target", "endpoints/hear_call",
     "endpoints/fail_call", "endpoints/replay_calls", "summons/hear_summons",
     "reviews/put_review", "reviews/list_reviews", "stock/count_units",
+    "conversations/open_conversation", "conversations/show_latest", "conversations/note_turn",
+    "conversations/claim_reply", "conversations/release_reply", "conversations/mark_sent", "talks/know_turns",
+    "talks/read_histories", "talks/read_settings", "talks/read_escalations", "talks/read_interactions",
+    "talks/store_turn", "talks/close_turn", "agents/list_escalated", "agents/get_conversation", "agents/list_messages",
+    "agents/find_alarm", "agents/say_words", "agents/hand_back",
+    "stock/quote_products", "cart/put_line", "cart/take_lines", "catalog/get_products",
 )  # fmt: skip
 
 # Read whole when that is cheaper: a few hundred short rows at most.
-SMALL = {"sellers", "shared_goods", "quotas", "order_moves", "broadcasts"}
+SMALL = {"sellers", "shared_goods", "quotas", "order_moves", "broadcasts", "channels"}
 
-# The proof that everything adds up reads everything; it runs by command.
-PROOFS = {"ledger/check_ledger"}
+# The proof that everything adds up reads everything; it runs by command, as does the count of an admin's /stats: an index
+# on when somebody last wrote would be written with every message.
+PROOFS = {"ledger/check_ledger", "figures/count_talks"}
 
 # Partial indexes of what waits to be done: they stay short however long the shop lives, and may be read whole.
 WORKLISTS = {"outbox_owed", "outbox_mail", "outbox_settling", "inbox_review", "orders_unpaid"}
@@ -82,6 +89,8 @@ SELECT 'crystalpay', n, 'body', '{}', 'settled' FROM generate_series(1, 12000) n
 INSERT INTO outbox (kind, key, payload, state)
 SELECT (ARRAY['settle', 'deliver', 'tell'])[1 + n % 3], n, '{}', CASE WHEN n % 500 = 0 THEN 'owed' ELSE 'done' END
   FROM generate_series(1, 24000) n;
+INSERT INTO cart_lines (user_id, product_id, quantity)
+SELECT 1 + n % 2000, 1 + n % 1500, 1 FROM generate_series(1, 6000) n;
 INSERT INTO balances (user_id, currency, balance_minor) SELECT n, 'RUB', 1 FROM generate_series(1, 2000) n;
 INSERT INTO postings (reference, debit, credit, amount_minor, currency, reason, order_id, user_id)
 SELECT 'sale:' || number, 'buyer:' || user_id, 'sales:1', 1, 'RUB', 'from_balance', id, user_id FROM orders;
@@ -92,6 +101,17 @@ INSERT INTO endpoints (id, seller_id, url, sealed)
 SELECT gen_random_uuid(), 1 + n % 20, 'https://a.example/', 's' FROM generate_series(1, 1000) n;
 INSERT INTO outbox (kind, key, payload, state)
 SELECT 'hook', 'evt_' || n, jsonb_build_object('endpoint_id', n % 1000), 'done' FROM generate_series(1, 12000) n;
+UPDATE users SET whatsapp = 380000000000 + id WHERE id % 3 = 0;
+INSERT INTO conversations (channel_id, peer, user_id, escalated_at, escalation)
+SELECT 1, n, n, CASE WHEN n % 100 = 0 THEN now() END, CASE WHEN n % 100 = 0 THEN 'user_request' END
+  FROM generate_series(1, 2000) n;
+INSERT INTO turns (id, conversation_id, state, question, answer, created_at)
+SELECT gen_random_uuid(), 1 + n % 2000, 'answered', 'question', 'answer', now() - n * interval '5 minutes'
+  FROM generate_series(1, 12000) n;
+INSERT INTO messages (conversation_id, turn_id, role, text, external_id, at)
+SELECT conversation_id, id, 'user', question, id, created_at FROM turns;
+INSERT INTO messages (conversation_id, turn_id, role, text, at)
+SELECT conversation_id, id, 'assistant', answer, created_at FROM turns;
 INSERT INTO summons (id, expires_at) SELECT n, now() FROM generate_series(1, 5000) n;
 SET session_replication_role = origin;
 INSERT INTO referral_bonuses (order_id, level, user_id, amount_minor, currency)
@@ -170,6 +190,19 @@ async def test_a_scrape_reads_what_waits_and_the_newest_moves_and_no_table_whole
     # Of these whole: the first two are worklists, of the third the end is read.
     whole = {node["Index Name"] for node in found if "Index Name" in node and "Index Cond" not in node}
     assert whole <= {"outbox_owed", "inbox_review", "order_events_pkey"}
+
+
+async def test_who_has_written_for_years_is_read_as_fast_as_who_is_new(
+    planner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    """What is asked for bounds the look at the index itself, and is not sorted out afterwards."""
+    await planner.execute(MONTHS)
+    for path, *conditions in (
+        ("talks/know_turns", "at > (now() - ", "external_id = "), ("talks/read_interactions", "created_at >= "),
+        ("agents/list_messages", "conversation_id = $1"),
+    ):  # fmt: skip
+        looks = " ".join(node.get("Index Cond", "") for node in await scans(planner, written()[path]))
+        assert [condition for condition in conditions if condition not in looks] == [], (path, looks)
 
 
 async def test_a_crowd_after_a_quiet_night_is_not_read_for_each_of_its_orders(

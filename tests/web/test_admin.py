@@ -366,4 +366,7 @@ async def test_the_schema_names_every_path_of_staff(shared: World) -> None:
         ("/api/admin/webhooks/{webhook_id}", "patch"), ("/api/admin/webhooks/{webhook_id}", "delete"),
         ("/api/admin/webhooks/{webhook_id}/secret", "post"), ("/api/admin/webhooks/{webhook_id}/test", "post"),
         ("/api/admin/webhooks/{webhook_id}/deliveries", "get"), ("/api/admin/webhooks/{webhook_id}/replay", "post"),
+        ("/api/admin/conversations", "get"), ("/api/admin/conversations/{conversation_id}", "get"),
+        ("/api/admin/conversations/{conversation_id}/messages", "post"), ("/api/admin/channels", "get"),
+        ("/api/admin/conversations/{conversation_id}/hand-back", "post"), ("/api/admin/channels/{channel_id}", "patch"),
     }  # fmt: skip
