@@ -6,19 +6,24 @@ same key shares the hold, or it lapses. Dies after it: a repeat goes on where th
 """
 
 import asyncio
+from hashlib import sha256
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base import clock
 from app.base.ids import derived_id, new_id
+from app.base.money import Money
 from app.base.together import Read, together
 from app.domain import orders, promos, stock
 from app.errors import (
+    BadOffer,
     Busy,
     InProgress,
     KeyReused,
     NotFound,
+    OfferStale,
     OutOfStock,
     Problem,
     PromoRefused,
@@ -51,6 +56,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     request_hash: bytes
     promo: str = ""  # a code, in upper case
+    offered_minor: int = 0  # the total that the buyer was offered: no order is made at another; 0: none was
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -63,8 +69,8 @@ class Placed(msgspec.Struct, frozen=True):
 async def place(shop: Shop, want: Want) -> Placed:
     """The cart is an order with a payment link.
 
-    Raises: NotFound, TwoSellers, OutOfStock, PromoRefused, TooManyPending, KeyReused, InProgress, Busy; ProviderDown
-    when the order stands without a link, which a repeat with the same key mends.
+    Raises: NotFound, TwoSellers, OutOfStock, PromoRefused, OfferStale, TooManyPending, KeyReused, InProgress, Busy;
+    ProviderDown when the order stands without a link, which a repeat with the same key mends.
     """
     pay.gateway(shop, want.provider)
     try:
@@ -80,6 +86,31 @@ async def place(shop: Shop, want: Want) -> Placed:
         if placed is not None:
             return placed
     raise Busy("others are buying the same goods right now", retry_after_s=1)
+
+
+async def accept_offer(
+    shop: Shop, user_id: int, token: str, provider: str, idempotency_key: str = "", request_hash: bytes = b""
+) -> Placed:
+    """What this buyer was offered is an order at that price, and no other. Without a key the token is the key: a button
+    that is pressed twice is one order.
+
+    Raises: BadOffer, and what `place` raises.
+    """
+    offers, digest = shop.deps.offers, sha256(token.encode()).digest()
+    offered = offers.read(token) if offers else None
+    if offered is None or offered.user_id != user_id:
+        raise BadOffer("this is no offer to you", reason="unknown")
+    want = Want(
+        user_id=user_id, cart=[stock.Units(offered.product_id, offered.quantity)], provider=provider,
+        idempotency_key=idempotency_key or f"offer:{digest.hex()[:32]}", request_hash=request_hash or digest,
+        offered_minor=offered.price_minor,
+    )  # fmt: skip
+    if offered.expires_s > clock.unix_s():
+        return await place(shop, want)
+    repeat = await orders.find_repeat(shop.deps.pg, user_id, want.idempotency_key)
+    if repeat is None:
+        raise BadOffer("the offer has ended: ask for a new one", reason="expired")
+    return await _resume(shop, want, repeat)
 
 
 async def _try(shop: Shop, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:
@@ -137,7 +168,19 @@ async def _refusal(shop: Shop, want: Want, seller_id: int) -> Problem | None:
         ids = [line.product_id for line in want.cart]
         if reason := await promos.judge(shop.deps.pg, want.promo, want.user_id, seller_id, ids):
             return PromoRefused(f"the code cannot be used: {WHY_NOT[reason]}; nothing is ordered", reason=reason)
-    return None
+    return await _stale(shop, want) if want.offered_minor else None
+
+
+async def _stale(shop: Shop, want: Want) -> OfferStale | None:
+    """Why the offer does not hold any more, if it is more than the instant of another's claim."""
+    now = (await stock.quote(shop.deps.pg, want.cart)).get(want.cart[0].product_id)
+    if now is None or now.price_minor in (None, want.offered_minor):
+        return None
+    return OfferStale(
+        f"{Money(want.offered_minor, now.currency)} was offered, it costs {Money(now.price_minor or 0, now.currency)}"
+        " now; nothing is ordered",
+        price_minor=now.price_minor, currency=now.currency, offered_minor=want.offered_minor,
+    )  # fmt: skip
 
 
 def _hold_id(want: Want) -> UUID:
@@ -172,6 +215,7 @@ async def _claim(shop: Shop, want: Want, seller_id: int, order_id: UUID) -> orde
         provider=want.provider,
         most_pending=shop.deps.settings.pending_orders,
         promo=want.promo,
+        offered_minor=want.offered_minor,
     )
     return await orders.create(shop.deps.pg, new)
 

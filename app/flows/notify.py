@@ -1,21 +1,26 @@
 """Notify: buyers, admins and sellers are told what happened, each in their language, at least once."""
 
+import sys
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base import clock
 from app.base.lease import Lease
 from app.base.money import Money
 from app.channels.telegram import texts
+from app.channels.whatsapp.line import is_open
 from app.domain import customers, goods, orders, outbox
 from app.domain.customers import Colleague
-from app.errors import NotFound
+from app.errors import NotFound, ProviderDown
 from app.flows import mail
 from app.infra.messenger import Messenger, Sent
 from app.shop import Shop
 
 log = structlog.get_logger(__name__)
+
+WAIT_S, WAITS = 3600, 336  # news look each hour, for two weeks, whether their WhatsApp user has written
 
 
 class News(msgspec.Struct, frozen=True):
@@ -50,7 +55,7 @@ async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | Non
     Raises: ProviderDown: the job runs again later.
     """
     news, deps = job.read(_news), shop.deps
-    to = await customers.recipient(deps.pg, news.order_id)
+    to = await customers.recipient(deps.pg, news.order_id, deps.settings.whatsapp_phone_id)
     if to and to.mailed:
         await mail.owe(shop, job.id, news.order_id)  # first: what follows may wait for Telegram
     if deps.sealer is None or to is None:
@@ -66,8 +71,13 @@ async def tell(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | Non
     if news.status in texts.WITH_GOODS:
         opened = await goods.read(deps.pg, deps.sealer, news.order_id, to.user_id)
         shown = [(good.title, good.content) for good in opened[0]] if opened else []
-    text = texts.order_news(news.status, to.language, to.number, shown, max_length=texts.MAX_LENGTH, **money)
-    await _send(_messenger(shop), to.telegram_id, text, order_id=str(news.order_id))
+    # In Telegram the goods are a button away; a WhatsApp user has nothing but the messages, however many they fill.
+    most = texts.MAX_LENGTH if to.telegram_id is not None else sys.maxsize
+    text = texts.order_news(news.status, to.language, to.number, shown, max_length=most, **money)
+    if to.telegram_id is not None:
+        await _send(_messenger(shop), to.telegram_id, text, order_id=str(news.order_id))
+    else:
+        await _write(shop, to, text, job, goods_in_it=bool(shown))
     return await outbox.finish(deps.pg, lease)  # and the next message about this order has its turn
 
 
@@ -134,3 +144,24 @@ async def _send(messenger: Messenger, chat_id: int, text: str, **facts: str) -> 
     if sent is not Sent.DELIVERED:
         # The goods wait in the shop; a user who stopped the bot cannot be told by sending again.
         log.warning("not told", outcome=sent.name, **facts)
+
+
+async def _write(shop: Shop, to: customers.Recipient, text: str, job: outbox.Job, *, goods_in_it: bool) -> None:
+    """The WhatsApp user has the text, or the job waits until they write: Meta takes nothing from us before.
+
+    Goods have no other way to them, so what keeps these back ends as a dead letter, for a human to look at.
+    Raises: ProviderDown; NotFound.
+    """
+    line = shop.lines.get("whatsapp")
+    if line is None or to.whatsapp is None:
+        raise NotFound("WhatsApp is off: nobody there can be told")
+    if is_open(to.heard_at, clock.now()):
+        outcome = (await line.say(to.whatsapp, to.language, text)).name
+    elif job.attempts < WAITS:
+        raise ProviderDown("waits for its user to write by WhatsApp", retry_after_s=WAIT_S)
+    else:
+        outcome = "window"
+    if outcome != Sent.DELIVERED.name:
+        log.warning("not told", outcome=outcome, outbox_id=job.id)
+        if goods_in_it:
+            raise NotFound(f"its WhatsApp user could not be given the goods ({outcome.lower()})")

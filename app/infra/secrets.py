@@ -145,6 +145,54 @@ class Confirmations:
         return hmac.digest(self.key, head.encode(errors="replace") + b"\0" + address, "sha256")
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """What was offered to whom, and until when: what an offer's token proves."""
+
+    product_id: int
+    quantity: int
+    price_minor: int  # for all of them
+    currency: str
+    user_id: int
+    expires_s: int  # Unix seconds
+
+
+class Offers:
+    """Issues and reads offers' tokens: 26 bytes that say what is offered, 16 of an HMAC, 56 characters of base64url.
+
+    So short that they fit the 64 bytes of a Telegram button with a word before them. Their key is not the session
+    tokens' one: neither is ever taken for the other.
+    """
+
+    SHAPE = (("product_id", 6), ("quantity", 1), ("price_minor", 6), ("user_id", 6), ("expires_s", 4))
+    MAC_BYTES = 16
+
+    def __init__(self, secret: str) -> None:
+        self.key = hashlib.sha256(b"torg offer" + secret.encode()).digest()
+
+    def issue(self, offered: Offered) -> str:
+        """Raises: OverflowError for an amount or id of 2**48 or more, which no offer of ours is."""
+        told = b"".join(getattr(offered, name).to_bytes(size) for name, size in self.SHAPE) + offered.currency.encode()
+        return base64.urlsafe_b64encode(told + self._sign(told)).decode()
+
+    def read(self, token: str) -> Offered | None:
+        """What this token proves, or did until it ended: the reader compares. None when it is altered or no token."""
+        try:
+            signed = base64.b64decode(token, altchars=b"-_", validate=True)
+        except ValueError:  # also for what is not ASCII
+            return None
+        told, signature = signed[: -self.MAC_BYTES], signed[-self.MAC_BYTES :]
+        if not same(signature, self._sign(told)):
+            return None
+        figures, at = {}, 0
+        for name, size in self.SHAPE:  # signed by us, so of our own shape
+            figures[name] = int.from_bytes(told[at : at + size])
+            at += size
+        return Offered(currency=told[at:].decode(), **figures)
+
+    def _sign(self, told: bytes) -> bytes:
+        return hmac.digest(self.key, told, "sha256")[: self.MAC_BYTES]
+
+
 def stock_row(stock_item_id: UUID) -> str:
     """The name under which a stock item's secret is sealed."""
     return f"stock_items/{stock_item_id}"
