@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -20,20 +21,29 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Draft(Protocol):
-    """A reply that is being written, as its reader sees it grow. Nothing here raises: the finished reply counts."""
+    """A reply that is being written, as its reader sees it grow, and at last the reply itself."""
 
-    async def show(self, text: str) -> None:
-        """The reply so far; called as often as it grows, shown as often as the channel allows."""
+    def show(self, text: str) -> None:
+        """The reply so far; called whenever it grows, shown as often as the channel allows. Never waits or raises."""
         ...
 
-    async def close(self) -> None: ...
+    async def finish(self, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
+        """The reply, as `Line.say` says it, in the place of what was shown. Called again only when it was surely not
+        sent. Raises: ProviderDown."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing more is shown; also after `finish`, and for a reply that is not to be sent. Never raises."""
+        ...
 
 
 class Line(Protocol):
-    """One channel's way out. Sends are tried once: whether an unanswered one arrived cannot be known."""
+    """One channel's way out. Sends are tried once: `ProviderDown.unsure` says whether one may have arrived."""
 
     async def say(self, peer: str, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
         """The text in that chat, with a button for each offer. Raises: ProviderDown."""
         ...
 
-    def draft(self, peer: str) -> Draft: ...
+    def draft(self, peer: str, turn_id: UUID) -> Draft:
+        """Where this turn's reply is shown while it is written, and then said."""
+        ...

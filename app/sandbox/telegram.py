@@ -35,6 +35,9 @@ class Telegram(Party[wire.BotFault]):
         self.token = token
         self.me = {"id": int(bot_id), "is_bot": True, "first_name": "Torg", "username": username}
         self.messages: dict[int, deque[dict[str, Any]]] = {}
+        self.drafts: dict[int, deque[dict[str, Any]]] = {}  # every draft that was shown, oldest first
+        self.drafting: dict[int, dict[str, Any]] = {}  # the one that a chat shows now; a message ends it
+        self.turns: dict[int, asyncio.Lock] = {}  # updates of one chat come in order
         self.blocked: set[int] = set()
         self.missing: set[int] = set()
         self.webhook: wire.Webhook | None = None
@@ -45,6 +48,8 @@ class Telegram(Party[wire.BotFault]):
             "getme": self.get_me,
             "sendmessage": self.send_message,
             "editmessagetext": self.edit_message_text,
+            "sendmessagedraft": self.send_message_draft,
+            "deletemessage": self.delete_message,
             "sendchataction": self.send_chat_action,
             "answercallbackquery": self.answer_callback_query,
             "setwebhook": self.set_webhook,
@@ -58,7 +63,10 @@ class Telegram(Party[wire.BotFault]):
             [
                 route("/{bot:str}/{method:str}", http_method=["GET", "POST"], status_code=200)(self.call_method),
                 get("/sandbox/messages")(self.show_messages),
+                get("/sandbox/drafts")(self.show_drafts),
+                get("/sandbox/buttons")(self.show_buttons),
                 put("/sandbox/chats")(self.set_chat),
+                post("/sandbox/say", status_code=200)(self.order_say),
                 post("/sandbox/updates", status_code=200)(self.order_update),
             ],
             bad_order=wire.BotError,
@@ -83,12 +91,49 @@ class Telegram(Party[wire.BotFault]):
         for left in reversed(range(max(tries, 1))):
             entry = await self.call(self.record("update", hook.url, update), hook.url, body, headers)
             if entry.status is not None and 200 <= entry.status < 300:
+                self.perform(entry.answered)
                 break
             hook.last_error_date = clock.unix_s()
             hook.last_error_message = f"Wrong response from the webhook: {entry.status or entry.error}"
             if left:
                 await asyncio.sleep(pause_ms / 1000)
         return entry
+
+    async def say(self, say: wire.Say) -> Entry:
+        """The user's message or pressed button reaches the webhook, after what this user did before.
+
+        Raises: BotError when there is no such button, or no webhook.
+        """
+        async with self.turns.setdefault(say.chat_id, asyncio.Lock()):
+            update = self.pressed(say) if say.data else {"message": self.written(say)}
+            return await self.push_update(update, tries=say.tries, pause_ms=say.pause_ms)
+
+    def written(self, say: wire.Say) -> dict[str, Any]:
+        self.last_message_id += 1
+        return wire.written(say, self.last_message_id, clock.unix_s())
+
+    def pressed(self, say: wire.Say) -> dict[str, Any]:
+        """Raises: BotError when no message of the chat has this button."""
+        found = [
+            message
+            for message in self.messages.get(say.chat_id, ())
+            if wire.has_button(message, say.data) and say.message_id in (None, message["message_id"])
+        ]
+        if not found:
+            raise wire.BotError(400, "no message of this chat has that button")
+        query = {"id": str(clock.unix_s() * 1000 + self.last_update_id), "from": wire.user_of(say)}
+        return {"callback_query": query | {"message": found[-1], "chat_instance": str(say.chat_id), "data": say.data}}
+
+    def perform(self, answered: Any) -> None:
+        """What a webhook may put into its answer instead of a call: `{"method": …}`. Its result goes nowhere."""
+        try:
+            told = msgspec.json.decode(answered or b"null")
+        except msgspec.DecodeError:
+            return
+        if isinstance(told, dict) and (method := str(told.pop("method", ""))):
+            entry = self.record("request", method, told)
+            answer = self.answer(method, told)
+            entry.status, entry.answered = answer.status, msgspec.json.decode(answer.raw())
 
     def get_me(self, params: wire.Params) -> Any:
         rights = {"can_join_groups": True, "can_read_all_group_messages": False, "supports_inline_queries": False}
@@ -103,7 +148,27 @@ class Telegram(Party[wire.BotFault]):
         if thread := wire.numeric(params.get("message_thread_id")):
             message |= {"message_thread_id": thread, "is_topic_message": True}
         self.messages.setdefault(chat_id, deque(maxlen=KEPT_MESSAGES)).append(message)
+        self.drafting.pop(chat_id, None)
         return message
+
+    def send_message_draft(self, params: wire.Params) -> Any:
+        chat_id = self.reachable(params)
+        if chat_id < 0:
+            raise wire.BotError(400, "Bad Request: drafts are for private chats")
+        draft_id, text = wire.drafted(params)
+        draft = {"draft_id": draft_id, "text": text}
+        self.drafts.setdefault(chat_id, deque(maxlen=KEPT_MESSAGES)).append(draft)
+        self.drafting[chat_id] = draft
+        return True
+
+    def delete_message(self, params: wire.Params) -> Any:
+        chat = self.messages.get(self.reachable(params), deque())
+        message_id = wire.numeric(params.get("message_id"))
+        found = next((message for message in chat if message["message_id"] == message_id), None)
+        if found is None:
+            raise wire.BotError(400, "Bad Request: message to delete not found")
+        chat.remove(found)
+        return True
 
     def edit_message_text(self, params: wire.Params) -> Any:
         chat_id = self.reachable(params)
@@ -187,22 +252,33 @@ class Telegram(Party[wire.BotFault]):
             return await play(request, entry, None, lambda: wire.refused(status, words))
         fault = self.take_fault(method, lambda fault: fault.chat_id in (None, wire.numeric(params.get("chat_id"))))
 
-        def work() -> Answer:
-            perform = self.methods.get(method.lower())
-            if perform is None:
-                return wire.refused(404, "Not Found")
-            try:
-                return Answer(200, {"ok": True, "result": perform(params)})
-            except wire.BotError as error:
-                return wire.refused(error.status, error.description)
+        return await play(request, entry, wire.worded(fault), lambda: self.answer(method, params))
 
-        return await play(request, entry, wire.worded(fault), work)
+    def answer(self, method: str, params: wire.Params) -> Answer:
+        work = self.methods.get(method.lower())
+        if work is None:
+            return wire.refused(404, "Not Found")
+        try:
+            return Answer(200, {"ok": True, "result": work(params)})
+        except wire.BotError as error:
+            return wire.refused(error.status, error.description)
 
     async def show_messages(self, request: Req) -> Response[bytes]:
         chat_id = wire.numeric(request.query_params.get("chat_id"))
         if chat_id is not None:
             return reply(self.sent_to(chat_id))
         return reply([message for chat in self.messages for message in self.sent_to(chat)])
+
+    async def show_drafts(self, request: Req) -> Response[bytes]:
+        return reply(list(self.drafts.get(wire.numeric(request.query_params.get("chat_id")) or 0, ())))
+
+    async def show_buttons(self, request: Req) -> Response[bytes]:
+        """The rows under the chat's last message."""
+        sent = self.messages.get(wire.numeric(request.query_params.get("chat_id")) or 0)
+        return reply(wire.buttons_of(sent[-1]) if sent else [])
+
+    async def order_say(self, request: Req) -> Response[bytes]:
+        return reply(await self.say(msgspec.json.decode(await request.body(), type=wire.Say)))
 
     async def set_chat(self, request: Req) -> Response[bytes]:
         chat = msgspec.json.decode(await request.body(), type=wire.Chat)

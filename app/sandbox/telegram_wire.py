@@ -1,5 +1,6 @@
 """The Bot API on the wire: how parameters arrive, and the checks on them that keep no state."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ ACTIONS = (  # Bot API "sendChatAction"
 )
 
 Params = dict[str, Any]
+COMMAND = re.compile(r"/[A-Za-z0-9_]{1,32}(@[A-Za-z0-9_]{1,32})?")
 
 
 # What Telegram says with a status; a fault may say something else.
@@ -60,6 +62,21 @@ class Chat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     chat_id: int
     state: Literal["open", "blocked", "missing"]
+
+
+class Say(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /sandbox/say`: what the user of a private chat does: writes, presses a button, or sends something else."""
+
+    chat_id: int
+    text: str = ""
+    data: str = ""  # of a button in this chat; the newest message that has it, or `message_id`
+    message_id: int | None = None
+    media: Literal["photo", "sticker", "voice"] | None = None
+    name: str = "Ann"
+    username: str | None = None
+    language: str | None = "en"
+    tries: Annotated[int, Meta(ge=1, le=100)] = 1
+    pause_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
 
 
 class Push(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +176,56 @@ def formatted(params: Params) -> dict[str, Any]:
     if buttons := inline_keyboard(params):
         said["reply_markup"] = buttons
     return said
+
+
+def user_of(say: Say) -> dict[str, Any]:
+    """A User object, without what the user has not set."""
+    told = {"id": say.chat_id, "is_bot": False, "first_name": say.name}
+    return told | {k: v for k, v in (("username", say.username), ("language_code", say.language)) if v}
+
+
+def written(say: Say, message_id: int, at_s: int) -> dict[str, Any]:
+    """The Message object of what a user has sent."""
+    user = user_of(say)
+    chat = {k: v for k, v in user.items() if k in ("id", "first_name", "username")} | {"type": "private"}
+    message: dict[str, Any] = {"message_id": message_id, "from": user, "chat": chat, "date": at_s}
+    file = {"file_id": f"file-{message_id}", "file_unique_id": f"unique-{message_id}"}
+    match say.media:
+        case "photo":
+            caption = {"caption": say.text} if say.text else {}
+            return message | {"photo": [file | {"width": 90, "height": 90}]} | caption
+        case "sticker":
+            kind = {"type": "regular", "width": 512, "height": 512, "is_animated": False, "is_video": False}
+            return message | {"sticker": file | kind}
+        case "voice":
+            return message | {"voice": file | {"duration": 3}}
+    message["text"] = say.text
+    if command := COMMAND.match(say.text):
+        message["entities"] = [{"type": "bot_command", "offset": 0, "length": len(command[0])}]
+    return message
+
+
+def drafted(params: Params) -> tuple[int, str]:
+    """The id and the text of a draft, which may be empty ("Thinking…").
+
+    Raises: BotError. Telegram's own words for a bad draft_id are not documented.
+    """
+    draft_id = numeric(params.get("draft_id"))
+    if not draft_id:
+        raise BotError(400, "Bad Request: draft_id must be non-zero")
+    if not str(params.get("text") or "").strip():
+        return draft_id, ""
+    return draft_id, str(formatted(params)["text"])
+
+
+def buttons_of(message: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The rows of inline buttons under a message."""
+    rows: list[list[dict[str, Any]]] = message.get("reply_markup", {}).get("inline_keyboard", [])
+    return rows
+
+
+def has_button(message: dict[str, Any], data: str) -> bool:
+    return any(button.get("callback_data") == data for row in buttons_of(message) for button in row)
 
 
 def chat_of(chat_id: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@
 local chat     = KEYS[1]                -- string the moment (us) up to which the chat's places are taken
 local bot      = KEYS[2]                -- string the same for the whole bot
 local crowd    = KEYS[3]                -- string the same for broadcasts
-local lane     = ARGV[1]                -- word  news: leaves before what is a broadcast; held: its chat's place is taken
+local lane     = ARGV[1]                -- word  news; held: its chat's place is taken; draft: now or never; broadcast: last
 local chat_us  = tonumber(ARGV[2])      -- us    from one message of the chat to the next
 local slack_us = tonumber(ARGV[3])      -- us    that its places may be taken ahead: a burst
 local bot_us   = tonumber(ARGV[4])      -- us    from one message of the bot to the next
@@ -36,13 +36,15 @@ local bot_wait_us = math.max(0, (kept[2] or 0) - now_us)
 if lane == "broadcast" then
   -- It waits with no place taken: whatever else there is goes first.
   bot_wait_us, most_us = math.max(bot_wait_us, (kept[3] or 0) - now_us), 0
+elseif lane == "draft" then
+  most_us = 0
 end
 if chat_wait_us > most_us then
   return {"later_chat", chat_wait_us}
 elseif chat_wait_us == 0 and bot_wait_us > most_us then
   return {"later_bot", bot_wait_us}
 end
-if lane ~= "held" then
+if lane ~= "held" and lane ~= "draft" then  -- the chat's places are for messages
   take(chat, math.max(now_us, tonumber(kept[1] or 0)) + chat_us)
 end
 if chat_wait_us > 0 then

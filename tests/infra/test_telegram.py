@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import ProviderDown
-from app.infra.messenger import Late, Sent
+from app.infra.messenger import Button, Late, Posted, Sent
 from app.infra.telegram import Telegram
 from app.sandbox.serve import running
 from app.sandbox.telegram import Telegram as Simulator
@@ -112,3 +112,90 @@ async def test_a_messenger_that_could_not_be_made_fails_every_send_and_can_be_cl
     for _ in range(2):
         with pytest.raises(ValueError, match="no token"):
             await late.send(CHAT, "hello")
+
+
+# ---- what a conversation needs
+
+
+async def test_buttons_do_what_they_say(telegram: Telegram, api: Simulator) -> None:
+    rows = [
+        [Button("Pay", data="pay:" + "t" * 56), Button("Site", url="https://shop.example/?a=1&b=2")],
+        [],
+        [Button("Shop", app="https://shop.example")],
+    ]
+    posted = await telegram.post(CHAT, "x", rows)
+    assert posted == Posted(Sent.DELIVERED, 1)
+    assert api.sent_to(CHAT)[0]["reply_markup"] == {
+        "inline_keyboard": [
+            [
+                {"text": "Pay", "callback_data": "pay:" + "t" * 56},
+                {"text": "Site", "url": "https://shop.example/?a=1&b=2"},
+            ],
+            [{"text": "Shop", "web_app": {"url": "https://shop.example"}}],
+        ]
+    }
+    assert await telegram.post(CHAT, "x", [[Button("Long", data="d" * 65)]]) == Posted(Sent.REFUSED)
+
+
+async def test_a_message_is_edited_and_erased(telegram: Telegram, api: Simulator) -> None:
+    message_id = (await telegram.post(CHAT, "one", [[Button("Go", data="go")]])).message_id
+    assert await telegram.edit(CHAT, message_id, "two") is Sent.DELIVERED
+    assert await telegram.edit(CHAT, message_id, "two") is Sent.DELIVERED  # it says that already
+    assert [(m["text"], "reply_markup" in m) for m in api.sent_to(CHAT)] == [("two", False)]
+    assert await telegram.erase(CHAT, message_id) is Sent.DELIVERED
+    assert await telegram.erase(CHAT, message_id) is Sent.REFUSED
+    assert await telegram.edit(CHAT, message_id, "three") is Sent.REFUSED
+
+
+async def test_drafts_typing_and_answers(telegram: Telegram, api: Simulator) -> None:
+    assert await telegram.draft(CHAT, 7, "grow") is Sent.DELIVERED
+    assert await telegram.draft(CHAT, 7, "") is Sent.DELIVERED
+    assert await telegram.draft(-100, 7, "x") is Sent.REFUSED
+    assert await telegram.typing(CHAT) is Sent.DELIVERED
+    assert await telegram.answer("77", "Done") is Sent.DELIVERED
+    api.blocked.add(CHAT)
+    assert await telegram.typing(CHAT) is Sent.BLOCKED
+    assert [entry.name for entry in api.log][-2:] == ["answerCallbackQuery", "sendChatAction"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "unsure"),
+    [
+        (BotFault(status=500), True),
+        (BotFault(status=502, after=True), True),
+        (BotFault(status=200, body="<html>", content_type="text/html"), True),
+        (BotFault(hold_ms=2000), True),
+        (BotFault(retry_after_s=3), False),
+        (BotFault(status=401), False),
+        (BotFault(status=409, description="Conflict"), False),
+    ],
+    ids=["500", "502 after", "HTML", "hangs", "429", "401", "409"],
+)
+async def test_a_failure_tells_whether_the_message_may_be_there(
+    telegram: Telegram, api: Simulator, fault: BotFault, unsure: bool
+) -> None:
+    api.faults.append(fault)
+    with pytest.raises(ProviderDown) as caught:
+        await telegram.post(CHAT, "hello")
+    assert caught.value.unsure is unsure
+
+
+async def test_a_server_that_takes_no_connection_has_surely_not_sent() -> None:
+    telegram = Telegram(BOT_TOKEN, "http://127.0.0.1:9", timeout_ms=500)
+    with pytest.raises(ProviderDown) as caught:
+        await telegram.post(CHAT, "hello")
+    assert not caught.value.unsure
+    await telegram.close()
+
+
+async def test_a_late_messenger_passes_everything_on(telegram: Telegram, api: Simulator) -> None:
+    late = Late(lambda: telegram)
+    posted = await late.post(CHAT, "one", [[Button("Go", data="go")]])
+    await late.edit(CHAT, posted.message_id, "two", growing=True)
+    await late.draft(CHAT, 7, "grow")
+    await late.typing(CHAT)
+    await late.answer("77")
+    await late.erase(CHAT, posted.message_id)
+    assert [entry.name for entry in api.log] == [
+        "sendMessage", "editMessageText", "sendMessageDraft", "sendChatAction", "answerCallbackQuery", "deleteMessage",
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from app.base import prose
 from app.base.money import MINOR_DIGITS
 
 MAX_LENGTH = 4096  # characters of one message (Bot API, sendMessage)
@@ -188,6 +189,10 @@ _SUPPLY = {
 }
 
 
+_PAY = {"en": "Pay {price}", "ru": "Оплатить {price}", "uk": "Сплатити {price}"}
+_MOST_OF_A_TITLE = 32  # units of a button's label; a phone shows about so many
+
+
 def language(code: str) -> str:
     """The language of ours that a Telegram language code (`ru`, `pt-br`) asks for."""
     short = code[:2].lower()
@@ -205,6 +210,12 @@ def order_news(
     head = _BY_STATUS[status][lang].format(number=number, **money)
     whole = "\n\n".join([head, *(f"{title}\n{content}" for title, content in goods)])
     return whole if len(whole) <= max_length else f"{head}\n\n{_IN_APP[lang]}"
+
+
+def pay_label(code: str, price: str, title: str) -> str:
+    """A button that buys; with the title when there are others beside it."""
+    pay = _PAY[language(code)].format(price=price)
+    return f"{prose.one_line(title, _MOST_OF_A_TITLE)} · {pay}" if title else pay
 
 
 def alert(word: str, code: str, **facts: str) -> str:
