@@ -22,36 +22,49 @@ def client(timeout_ms: int) -> httpx.AsyncClient:
     )
 
 
+# With these the request never left.
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What an outside party answered, whole."""
 
     status: int
     body: bytes
+    retry_after_s: int | None = None  # the wait that it asks for
 
 
 async def call(
-    http: httpx.AsyncClient, method: str, url: str, *, party: str, body: bytes = b"", headers: Mapping[str, str] = {}
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    party: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] = {},
+    any_status: bool = False,
 ) -> Answer:
-    """A 2xx or 4xx answer, but for 429.
+    """A 2xx or 4xx answer, but for 429; with `any_status` whatever was answered.
 
-    Raises: ProviderDown for anything else, with `retry_after_s` if the party says so; neither body, headers nor URL
-    are in its text.
+    Raises: ProviderDown for anything else, with `retry_after_s` if the party says so, `unsure` if the request may have
+    left; neither body, headers nor URL are in its text.
     """
     try:
         # httpx's own timeout is per phase and per chunk: a trickle would outlive it for ever.
         whole = asyncio.timeout(http.timeout.read)
         async with whole, http.stream(method, url, content=body, headers=dict(headers)) as response:
-            status = response.status_code
-            if status == 429 or not (response.is_success or response.is_client_error):
-                raise ProviderDown(f"{party} answered {status}", retry_after_s=_asked_s(response))
+            status, asked_s = response.status_code, _asked_s(response)
+            if not any_status and (status == 429 or not (response.is_success or response.is_client_error)):
+                raise ProviderDown(f"{party} answered {status}", retry_after_s=asked_s, unsure=status >= 500)
             answer = bytearray()
             async for chunk in response.aiter_bytes():
                 answer += chunk
                 if len(answer) > MAX_ANSWER_BYTES:
-                    raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes")
-            return Answer(status, bytes(answer))
+                    raise ProviderDown(f"{party} answered more than {MAX_ANSWER_BYTES} bytes", unsure=True)
+            return Answer(status, bytes(answer), asked_s)
     except (httpx.HTTPError, TimeoutError) as error:
-        raise ProviderDown(f"{party} does not answer ({type(error).__name__})") from error
+        unsure = not isinstance(error, UNSENT)
+        raise ProviderDown(f"{party} does not answer ({type(error).__name__})", unsure=unsure) from error
 
 
 async def post_json(http: httpx.AsyncClient, url: str, body: bytes, *, party: str) -> bytes:

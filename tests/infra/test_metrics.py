@@ -47,7 +47,9 @@ async def test_what_never_happened_is_not_shown_unless_it_is_known() -> None:
     tally.STATEMENTS.of("orders/get_order")
     names = {name for name, *_ in read(await Page("web").text([]))}
     torg = {name for name in names if name.startswith("torg_")}
-    assert torg == {"torg_relay_found_total", "torg_telegram_messages_total", "torg_stock_drift_units_total"}
+    sent = {"torg_telegram_messages_total", "torg_whatsapp_messages_total", "torg_replies_total"}
+    chats = {"torg_chat_batches_total", "torg_chat_runs_given_up_total"}
+    assert torg == {"torg_relay_found_total", *sent, *chats, "torg_stock_drift_units_total"}
 
 
 async def test_a_label_cannot_break_the_format() -> None:
