@@ -32,11 +32,13 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A cart, how to pay for it, and a promo code if you have one. There is no price in it: prices are the shop's."""
+    """A cart, and a promo code if you have one, or instead the token of an offer; and how to pay. There is no price in
+    it: prices are the shop's, and an offer's is in its token."""
 
-    lines: Annotated[list[Wanted], Meta(min_length=1, max_length=orders.MAX_LINES)]
     provider: Annotated[str, Meta(min_length=1, max_length=32)]
+    lines: Annotated[list[Wanted], Meta(min_length=1, max_length=orders.MAX_LINES)] | None = None
     promo: Annotated[Line, Meta(max_length=64)] | None = None
+    offer: Annotated[str, Meta(min_length=1, max_length=56)] | None = None
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -105,13 +107,18 @@ async def place_order(request: Req, data: JSONBody[NewOrder], shop: TheShop) -> 
     """
     session = signed_in(request, shop)
     body = await exact(request, NewOrder)
-    cart = _cart(body)
+    if body.offer is not None and (body.lines is not None or body.promo is not None):
+        raise Malformed("offer: an order of what was offered has neither lines nor promo")
+    token, cart = body.offer, _cart(body.lines) if body.offer is None else []
 
     async def work(key: str, print: bytes) -> Done:
-        placed = await checkout.place(shop, checkout.Want(
-            user_id=session.user_id, cart=cart, provider=body.provider, idempotency_key=key, request_hash=print,
-            promo=promos.spelt(body.promo or ""),
-        ))  # fmt: skip
+        if token is not None:
+            placed = await checkout.accept_offer(shop, session.user_id, token, body.provider, key, print)
+        else:
+            placed = await checkout.place(shop, checkout.Want(
+                user_id=session.user_id, cart=cart, provider=body.provider, idempotency_key=key, request_hash=print,
+                promo=promos.spelt(body.promo or ""),
+            ))  # fmt: skip
         shown = msgspec.json.encode(view(placed.order))
         return Done(Reply(201, f"/api/orders/{placed.order.id}", shown), placed.repeated)
 
@@ -164,10 +171,12 @@ async def owned(shop: Shop, order_id: str, user_id: int) -> orders.Order:
     return order
 
 
-def _cart(body: NewOrder) -> list[stock.Units]:
+def _cart(lines: list[Wanted] | None) -> list[stock.Units]:
     """Each product once: lines of one product are one claim on its stock."""
+    if lines is None:
+        raise Malformed("send lines or an offer")
     summed: dict[int, int] = {}
-    for line in body.lines:
+    for line in lines:
         summed[line.product_id] = summed.get(line.product_id, 0) + line.quantity
     if sum(summed.values()) > orders.MAX_UNITS:
         raise Malformed(f"lines: at most {orders.MAX_UNITS} pieces in one order")

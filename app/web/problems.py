@@ -47,13 +47,9 @@ _BY_STATUS: dict[int, tuple[type[Problem], str]] = {
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The response for whatever a handler raised; what nobody expected is logged once and hides its text."""
-    problem = _problem(error)
+    problem = judged(error, request.scope["path"])
     if "path_template" not in request.scope:  # no handler is meant, so no middleware has seen it
         tally.REQUESTS.of(tally.UNKNOWN, tally.UNKNOWN, tally.CLASSES[problem.status // 100]).observe(0)
-    if isinstance(problem, Internal):
-        log.error("unexpected failure", path=request.scope["path"], exc_info=error)
-    elif isinstance(problem, Unavailable):
-        log.warning("unavailable", type=problem.type, detail=problem.detail, path=request.scope["path"])
     headers = {}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(problem.retry_after_s)
@@ -64,6 +60,16 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     if isinstance(problem, TooSlow) or _more_may_come(request):
         headers["Connection"] = "close"
     return Response(encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def judged(error: Exception, path: str) -> Problem:
+    """The problem that this is to the caller, logged where somebody should know of it."""
+    problem = _problem(error)
+    if isinstance(problem, Internal):
+        log.error("unexpected failure", path=path, exc_info=error)
+    elif isinstance(problem, Unavailable):
+        log.warning("unavailable", type=problem.type, detail=problem.detail, path=path)
+    return problem
 
 
 def encode(problem: Problem) -> bytes:

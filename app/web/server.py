@@ -38,10 +38,12 @@ class Http(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Every event stream ends when the others are asked to."""
+    """Every event stream ends when the others are asked to; an answer that is being written has a little longer."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        cast(Any, self.config.app).state.streams.close()
+        state = cast(Any, self.config.app).state
+        state.streams.close()
+        state.chats.close()
         await super().shutdown(sockets)
 
 

@@ -13,7 +13,8 @@ from msgspec import Meta
 from app.base.money import MINOR_DIGITS
 from app.domain import catalog, ledger
 from app.errors import Malformed
-from app.flows import browse, confirm, sign_in
+from app.flows import browse, confirm, present, sign_in
+from app.flows.present import Product, Shelf
 from app.web.again import ENTRY, Again
 from app.web.guards import signed_in
 from app.web.handler import Req, TheShop
@@ -58,38 +59,6 @@ class Me(msgspec.Struct, frozen=True):
     email_asked: str | None
 
 
-class Seller(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-
-
-class Product(msgspec.Struct, frozen=True):
-    """A product of the shelf; prices in minor units; `left` is null when it never runs out."""
-
-    id: int
-    title: str
-    description: str
-    category: str
-    kind: str
-    seller: Seller
-    currency: str
-    list_price_minor: int
-    price_minor: int
-    discount_percent: float
-    left: int | None
-    lead_time_h: int | None
-    rating: float | None  # the average, with one decimal
-    ratings: int
-
-
-class Shelf(msgspec.Struct, frozen=True):
-    """A page of products; `next_cursor` asks for the next one."""
-
-    products: list[Product]
-    categories: list[str]
-    next_cursor: str | None
-
-
 @post("/api/session", status_code=200, limits=("address", "session"))
 async def open_session(data: JSONBody[Enter], shop: TheShop) -> Entered:
     """Telegram initData for a short session token."""
@@ -127,7 +96,7 @@ async def list_products(
         raise Malformed("query: holds NUL")
     ask = browse.Ask(text.strip(), category, cursor, limit)
     request.scope["state"][ENTRY] = browse.entry_of(ask)
-    return _as_it_is(await browse.browse(shop, ask, _shelf))
+    return _as_it_is(await browse.browse(shop, ask, present.shelf))
 
 
 @get(
@@ -139,37 +108,9 @@ async def list_products(
 async def show_product(request: Req, product_id: ProductId, shop: TheShop) -> ASGIResponse:
     """One product; what is left and its price as of a few seconds ago."""
     request.scope["state"][ENTRY] = catalog.product_entry(product_id)
-    return _as_it_is(await browse.look(shop, product_id, _shown))
+    return _as_it_is(await browse.look(shop, product_id, present.card))
 
 
 def _as_it_is(body: bytes) -> ASGIResponse:
     """Encoded JSON as Litestar sends it in the end; its Response would be copied and converted to this first."""
     return ASGIResponse(body=body, media_type=MediaType.JSON)
-
-
-def _shelf(page: browse.Page) -> bytes:
-    shelf = Shelf([_product(product) for product in page.products], page.categories or [], page.next_cursor)
-    return msgspec.json.encode(shelf)
-
-
-def _shown(product: catalog.Product) -> bytes:
-    return msgspec.json.encode(_product(product))
-
-
-def _product(p: catalog.Product) -> Product:
-    return Product(
-        id=p.id,
-        title=p.title,
-        description=p.description,
-        category=p.category,
-        kind=p.kind,
-        seller=Seller(p.seller_id, p.seller_name),
-        currency=p.currency,
-        list_price_minor=p.list_price_minor,
-        price_minor=p.price_minor,
-        discount_percent=p.discount_bp / 100,
-        left=p.units_left,
-        lead_time_h=p.lead_time_h,
-        rating=p.rating,
-        ratings=p.ratings,
-    )

@@ -12,15 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+import openai
 import uvicorn
 
 from app import cli
+from app.bot import dispatch
 from app.infra import telegram
 from app.main import create_app
 from app.settings import Settings
 from workers import main as worker
 
-PRELOADED = (telegram, worker)  # what the children would import late
+PRELOADED = (telegram, dispatch, openai, worker)  # what the children would import late
 
 
 def main() -> None:

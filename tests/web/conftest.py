@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app.flows import converse
 from app.infra.embedded import Servers
 from app.sandbox import serve
 from app.web.server import Http
 from tests.infra.one_redis import Server
+from tests.web.chatting import Consultant
 from tests.web.listening import Ann, signed_in, streams, until
-from tests.world import World
+from tests.world import Buyer, World
 
 
 @pytest.fixture
@@ -46,3 +48,19 @@ async def outage(torgs_own_server: None, pg_url: str, servers: Servers) -> Async
             yield server, ann
     finally:
         server.kill()
+
+
+@pytest.fixture
+async def consultant(
+    torgs_own_server: None, monkeypatch: pytest.MonkeyPatch, world: World
+) -> AsyncIterator[Consultant]:
+    """Afterwards nobody writes any more."""
+    one = Consultant()
+    monkeypatch.setattr(converse, "talk", one.talk)
+    yield one
+    await until(lambda: world.app.state.chats.open == [])
+
+
+@pytest.fixture
+async def buyer(world: World) -> Buyer:
+    return await world.buyer(1001)

@@ -11,7 +11,7 @@ from app.domain.events import Event
 from app.flows import follow
 from app.infra.pipe import Pipe
 from app.infra.secrets import Session
-from app.web import events as web_events
+from app.web import stream
 from tests.tabs import PATIENCE_S
 from tests.web.listening import Ann, refused, signed_in, streams, until
 from tests.web.test_shop import problem
@@ -207,7 +207,7 @@ async def test_whoever_vanishes_leaves_nothing(ann: Ann) -> None:
 async def test_a_slow_reader_is_dropped_and_the_others_do_not_feel_it(
     ann: Ann, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(web_events, "STALL_S", 0.3)
+    monkeypatch.setattr(stream, "STALL_S", 0.3)
     quick, slow = await ann.tab(), await ann.tab(receive_bytes=4096)
     await slow.events(1)
     slow.transport.pause_reading()

@@ -2,8 +2,9 @@
 
 import { initData } from "./telegram.js";
 import { session } from "./store.js";
+import { readEvents } from "./stream.js";
 
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 20_000; // of silence: a stream lives as long as it says something
 
 let skewMs = 0; // server clock minus ours, from the Date header
 let signing = null;
@@ -59,22 +60,27 @@ function announce(state) {
 
 // Calls
 
-async function send(method, path, { body, token, key, signal, cache = "no-store" } = {}) {
-  const headers = { Accept: "application/json" };
+async function send(method, path, { body, token, key, signal, told, cache = "no-store" } = {}) {
+  const headers = { Accept: told ? "text/event-stream, application/json" : "application/json" };
   if (body) headers["Content-Type"] = "application/json";
   if (token) headers.Authorization = `Bearer ${token}`;
   if (key) headers["Idempotency-Key"] = key;
 
   const clock = new AbortController();
   const stop = () => clock.abort();
-  const timer = setTimeout(stop, TIMEOUT_MS);
+  let timer = setTimeout(stop, TIMEOUT_MS);
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(stop, TIMEOUT_MS);
+  };
   signal?.addEventListener("abort", stop);
   if (signal?.aborted) stop();
   try {
     const response = await fetch(path, { method, headers, body, signal: clock.signal, cache });
     const stamp = Date.parse(response.headers.get("Date") ?? "");
     if (stamp && Math.abs(stamp - Date.now()) > 2_000) skewMs = stamp - Date.now();
-    const answer = await readJson(response);
+    const streamed = told && response.ok && response.body;
+    const answer = streamed ? await readEvents(response.body, told, alive) : await readJson(response);
     if (response.ok && answer) return answer;
     const wait = Number(response.headers.get("Retry-After"));
     throw new Problem(response.ok ? 502 : response.status, answer ?? {}, wait > 0 ? wait : null);
@@ -155,6 +161,9 @@ export const api = {
   payOrder: (id, body, key) => asBuyer("POST", `/api/orders/${encodeURIComponent(id)}/payments`, { body, key }),
   cancelOrder: (id) => asBuyer("PATCH", `/api/orders/${encodeURIComponent(id)}/status`, { body: JSON.stringify({ status: "cancelled" }) }),
   orderCame: (id) => asBuyer("PATCH", `/api/orders/${encodeURIComponent(id)}/status`, { body: JSON.stringify({ status: "delivered" }) }),
+  chatSoFar: (signal) => asBuyer("GET", "/api/chat", { signal }),
+  chat: (body, told, signal) => asBuyer("POST", "/api/chat", { body: JSON.stringify(body), told, signal }),
+  takeAside: () => asBuyer("POST", "/api/cart/take"),
   eventTicket: (signal) => asBuyer("POST", "/api/events/ticket", { signal }),
   goods: (id, signal) => asBuyer("GET", `/api/orders/${encodeURIComponent(id)}/goods`, { signal }),
 };

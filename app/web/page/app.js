@@ -1,6 +1,7 @@
 // The page: routes, the frame around the views, and notices that belong to no view.
 
 import { api } from "./api.js";
+import { takeAside } from "./aside.js";
 import { cart } from "./cart.js";
 import { h, hidden, icon, put } from "./dom.js";
 import { lang, t } from "./i18n.js";
@@ -8,6 +9,7 @@ import { backButton, initData, start } from "./telegram.js";
 import { balance } from "./view-balance.js";
 import { basket } from "./view-cart.js";
 import { catalog } from "./view-catalog.js";
+import { chat } from "./view-chat.js";
 import { invite } from "./view-invite.js";
 import { order } from "./view-order.js";
 import { orders } from "./view-orders.js";
@@ -19,6 +21,8 @@ const ROUTES = [
   { path: /^\/$/, view: catalog, tab: "shop", title: "catalog" },
   { path: /^\/p\/(\d{1,18})$/, view: product, tab: "shop", deep: true, title: "catalog" },
   { path: /^\/p\/(\d{1,18})\/rate$/, view: rate, tab: "shop", deep: true, title: "rateIt" },
+  { path: /^\/p\/(\d{1,18})\/ask$/, view: chat, tab: "chat", deep: true, title: "chat" },
+  { path: /^\/chat$/, view: chat, tab: "chat", deep: true, title: "chat" },
   { path: /^\/cart$/, view: basket, tab: "cart", deep: true, title: "cart" },
   { path: /^\/orders$/, view: orders, tab: "orders", deep: true, title: "orders" },
   { path: /^\/balance$/, view: balance, tab: "orders", deep: true, title: "balance" },
@@ -26,7 +30,7 @@ const ROUTES = [
   { path: /^\/savers$/, view: savers, tab: "orders", deep: true, title: "savers" },
   { path: /^\/o\/([\w-]{1,64})$/, view: order, tab: "orders", deep: true, title: "orders" },
 ];
-const TABS = [["shop", "#/", "shop"], ["cart", "#/cart", "cart"], ["orders", "#/orders", "list"]];
+const TABS = [["shop", "#/", "shop"], ["chat", "#/chat", "chat"], ["cart", "#/cart", "cart"], ["orders", "#/orders", "list"]];
 
 const main = document.getElementById("main");
 let leaving = new AbortController();
@@ -138,4 +142,4 @@ const paid = new URLSearchParams(location.search).get("order");
 if (paid && /^[\w-]{1,64}$/.test(paid)) history.replaceState({ depth: 0 }, "", `${location.pathname}#/o/${paid}`);
 
 show(true);
-if (initData) api.signIn().catch(() => {}); // early, so that buying does not wait for it; failures show where they matter
+if (initData) api.signIn().then(takeAside, () => {}); // early, so that buying does not wait for it; failures show where they matter

@@ -16,6 +16,11 @@ export function buy(group, { provider, promo }, onWait) {
   return insist(`attempt.${group.key}`, body, api.createOrder, onWait);
 }
 
+// What an offer says is what is bought: product, quantity and price are in its token.
+export function buyOffer(offer, provider, onWait) {
+  return insist(`offer.${offer}`, JSON.stringify({ offer, provider }), api.createOrder, onWait);
+}
+
 export function payAgain(id, provider, onWait) {
   return insist(`pay.${id}`, JSON.stringify({ provider }), (body, key) => api.payOrder(id, body, key), onWait);
 }
@@ -48,7 +53,7 @@ function isFinal({ status, type }) {
 }
 
 // randomUUID exists only on https and localhost; a shop tried out over plain http on a LAN has getRandomValues.
-function newKey() {
+export function newKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

@@ -131,6 +131,9 @@ const HEADS = {
   "/problems/in-progress": ["inProgress", "inProgressHint"],
   "/problems/not-enough": ["notEnough", "", "all"],
   "/problems/promo-refused": ["promoRefused", "", "all"],
+  "/problems/internal": ["failed", "failedLook", "all"],
+  "/problems/bad-offer": ["offerOver", "offerOverHint", "all"],
+  "/problems/offer-stale": ["priceMoved", "", "all"],
   "/problems/conflict": ["conflict", "conflictHint", "all"],
 };
 
@@ -147,6 +150,7 @@ export function explain(error, fallback = "failedLook", currency = null) {
 
 function factsSaid({ type, facts = {}, detail }, currency) {
   if (type === "/problems/promo-refused") return refusalSaid(facts.reason) || detail;
+  if (type === "/problems/offer-stale") return t("priceMovedHint", { price: money(facts.price_minor, facts.currency) });
   if (type === "/problems/not-enough" && currency) {
     return t("notEnoughHint", { has: money(facts.balance_minor ?? 0, currency), price: money(facts.total_minor ?? 0, currency) });
   }

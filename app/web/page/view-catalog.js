@@ -4,7 +4,7 @@ import { api, wait } from "./api.js";
 import { cart } from "./cart.js";
 import { h, icon, put } from "./dom.js";
 import { t } from "./i18n.js";
-import { addToCart, blank, button, cover, explain, failure, kindBadge, loading, price, rating, skeleton, stockNote, title, warning } from "./parts.js";
+import { addToCart, blank, button, cover, explain, failure, kindBadge, linkButton, loading, price, rating, skeleton, stockNote, title, warning } from "./parts.js";
 
 const DEBOUNCE_MS = 300;
 const FRESH_MS = 60_000;
@@ -137,7 +137,7 @@ export function catalog({ root, signal, returning }) {
     else if (seen.query || seen.category) put(place, blank("search", t("nothing"), t("nothingHint"), button(t("showAll"), () => {
       field.value = "";
       ask({ query: "", category: "" });
-    }, "quiet")));
+    }, "quiet"), linkButton("#/chat", t("askShop"), "quiet")));
     else put(place, blank("shop", t("empty"), t("emptyHint")));
   }
 
@@ -146,7 +146,8 @@ export function catalog({ root, signal, returning }) {
   }
 
   function foot() {
-    return h("div", { class: "more" }, seen.cursor && button(t("more"), more, "quiet"));
+    return h("div", { class: "more" }, seen.cursor ? button(t("more"), more, "quiet")
+      : h("a", { class: "button quiet", href: "#/chat" }, icon("chat"), t("askShop")));
   }
 }
 

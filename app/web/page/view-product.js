@@ -37,6 +37,7 @@ export async function product({ root, signal, params: [id], rerun }) {
       head,
       buy,
       facts(item),
+      h("a", { class: "button quiet", href: `#/p/${item.id}/ask` }, icon("chat"), t("askAboutIt")),
       item.description && h("section", {}, h("h2", {}, t("about")), h("p", { class: "prose" }, item.description)),
       reviews(item, signal, rerate))));
   drawBuy(buy, item);
