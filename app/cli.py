@@ -10,7 +10,7 @@ from typing import NoReturn
 import rich_click as click
 import uvloop
 
-from app import desk, desk_dead
+from app import desk, desk_dead, desk_telegram
 from app import settings as settings_floor
 from app.base.version import VERSION
 from app.demo import processes
@@ -29,6 +29,8 @@ FAILURES = (
     settings_floor.BadSettings, embedded.EmbeddedError, processes.ProcessFailed, NotDelivered, BadMigration, BadKeys,
     Problem,
 )  # fmt: skip
+
+CHATS = ("telegram", "whatsapp", "model")  # the outside parties that are no gateways
 
 lifeline = click.option("--lifeline", type=int, hidden=True, help="stop when this pipe's other end is gone")
 
@@ -91,7 +93,7 @@ def seed() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @lifeline
 def sandbox(parties: tuple[str, ...], host: str, lifeline: int | None) -> None:
-    """Play outside parties on loopback, with the secrets of TORG_*: telegram, or any gateway.
+    """Play outside parties on loopback, with the secrets of TORG_*: telegram, whatsapp, model, or any gateway.
 
     `torg sandbox crystalpay=9001 telegram=9002`
     """
@@ -102,13 +104,13 @@ def sandbox(parties: tuple[str, ...], host: str, lifeline: int | None) -> None:
     playing: dict[int, sandbox_serve.Simulator] = {}
     for party in parties:
         name, _, port = party.partition("=")
-        if name not in ("telegram", *registry.known()) or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise click.BadParameter(f"{party}: say telegram=PORT, or {'=PORT, '.join(registry.known())}=PORT")
-        secrets = {"token": settings.telegram_bot_token} if name == "telegram" else registry.secrets(settings, name)
+        known = (*CHATS, *registry.known())
+        if name not in known or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise click.BadParameter(f"{party}: say {'=PORT, '.join(known)}=PORT")
+        secrets = _secrets(settings, name)
+        path = name if name in CHATS else f"payment/{name}"
         told = sandbox_serve.cabinet(
-            name,
-            callback_url=f"{settings.public_url}/api/webhook/payment/{name}",
-            return_url=settings.public_url,
+            name, callback_url=f"{settings.public_url}/api/webhook/{path}", return_url=settings.public_url
         )
         playing[int(port)] = sandbox_serve.make(name, **secrets, **told)
     asyncio.run(sandbox_serve.run(host, playing))
@@ -120,12 +122,25 @@ def settings() -> None:
     print(settings_floor.env_example() + registry.env_example(), end="")
 
 
+def _secrets(settings: settings_floor.Settings, name: str) -> dict[str, str]:
+    """What a simulator shares with the shop."""
+    match name:
+        case "telegram":
+            return {"token": settings.telegram_bot_token}
+        case "model":
+            return {"key": settings.model_key}
+        case "whatsapp":
+            phone_id, app_secret = settings.whatsapp_phone_id, settings.whatsapp_app_secret
+            return {"token": settings.whatsapp_access_token, "phone_id": phone_id, "app_secret": app_secret}
+    return registry.secrets(settings, name)
+
+
 def _terminate(_signal: int, _frame: object) -> NoReturn:
     # As an exception, so that every `with` above gets its turn.
     raise SystemExit(128 + signal.SIGTERM)
 
 
-for group in (desk.stock, desk.ledger, desk.inbox, desk_dead.dead):
+for group in (desk.stock, desk.ledger, desk.inbox, desk_dead.dead, desk_telegram.telegram):
     cli.add_command(group)
 
 

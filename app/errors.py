@@ -3,11 +3,12 @@
 Problem
 ├── Malformed 400         the request does not decode, or breaks a stated rule
 ├── Unproven 401          BadInitData · BadSignature · BadToken
-├── Forbidden 403
+├── Forbidden 403         BadOffer
 ├── NotFound 404
 ├── MethodNotAllowed 405
 ├── TooSlow 408
-├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates · NotEnough · PromoRefused
+├── Conflict 409          OutOfStock · InProgress · TwoSellers · TooManyPending · Duplicates · NotEnough
+│            409          PromoRefused · OfferStale
 ├── TooLarge 413
 ├── UnsupportedMedia 415
 ├── KeyReused 422
@@ -67,6 +68,13 @@ class Forbidden(Problem):
     """The caller is known and may not do this."""
 
     type, title, status = "/problems/forbidden", "Forbidden", 403
+
+
+class BadOffer(Forbidden):
+    """The token of an offer is forged, altered, another buyer's (`reason`: unknown) or too old (expired); nothing is
+    ordered. The consultant makes a new one."""
+
+    type, title = "/problems/bad-offer", "Bad offer"
 
 
 class NotFound(Problem):
@@ -136,6 +144,13 @@ class PromoRefused(Conflict):
     type, title = "/problems/promo-refused", "Promo code refused"
 
 
+class OfferStale(Conflict):
+    """The goods cost something else now than was offered; nothing is ordered. `price_minor` is what they cost now, all
+    together, in `currency`, and `offered_minor` what they were offered for."""
+
+    type, title = "/problems/offer-stale", "The price has changed"
+
+
 class TooLarge(Problem):
     """The body is larger than this endpoint reads."""
 
@@ -185,9 +200,16 @@ class PostgresDown(Unavailable):
 
 
 class ProviderDown(Unavailable):
-    """An outside party (gateway, Telegram) did not answer, or not in its own protocol."""
+    """An outside party (gateway, Telegram) did not answer, or not in its own protocol. `unsure`: it may have done all
+    the same what was asked, so that asking again may do it twice; chat channels alone tell that."""
 
     type, title = "/problems/provider-down", "Provider unavailable"
+
+    def __init__(
+        self, detail: str = "", *, retry_after_s: int | None = None, unsure: bool = False, **facts: object
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **facts)
+        self.unsure = unsure
 
 
 class ProviderRefused(ProviderDown):

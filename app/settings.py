@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Secret,
         Meta(
             pattern=r"^[A-Za-z0-9_-]{0,256}$",
-            description="what Telegram proves itself with at /api/webhook, 32 characters or more; empty: the bot is deaf",
+            description="what Telegram proves itself with at /api/webhook, 32 characters or more; empty: a deaf bot",
         ),
     ] = ""
     whatsapp_phone_id: Annotated[
@@ -67,7 +67,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     whatsapp_api_url: Annotated[str, Meta(description="Graph API with its version")] = (
         "https://graph.facebook.com/v23.0"
     )
-    model_url: Annotated[str, Meta(description="OpenAI-compatible endpoint, up to /v1; empty: OpenAI's own")] = ""
+    model_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/\s]+[^\s]*)?$",
+            description="OpenAI-compatible endpoint, up to /v1; empty: OpenAI's own",
+        ),
+    ] = ""
     model_name: Annotated[str, Meta(description="model that answers buyers; empty: answers come from plain search")] = (
         ""
     )

@@ -35,6 +35,7 @@ from app.demo import environment
 from app.domain import conversations
 from app.domain.buffers import Batch
 from app.flows import consult, converse
+from app.infra import observe
 from app.infra.embedded import Servers
 from app.infra.messenger import Sent
 from app.infra.migrate import migrate
@@ -59,7 +60,7 @@ SELECT count(*) FROM turns t
 WARM_UP: Queries = (
     (replies.INSTANCE, ("",)), (replies.ACTIVE, (0, "")), (replies.LATELY, (0,)), (replies.HISTORY, (0,)),
     (replies.WEBHOOK, (0,)), (replies.ESCALATED, (0,)), (replies.SETTINGS, (0,)), (replies.INTERACTIONS, (0,)),
-    (replies.ANSWER, (NOBODY, None, None)), (replies.PROCESSED, (NOBODY,)),
+    (replies.PROCESSED, (NOBODY,)),
 )  # fmt: skip
 
 
@@ -209,6 +210,7 @@ async def opened(folder: Path, servers: Servers) -> AsyncIterator[Bench]:
                 "TORG_PG_POOL_SIZE": str(CONNECTIONS), "TORG_LOG_LEVEL": "warning",
             }
         )  # fmt: skip
+        observe.configure(settings)
         street = Street()
         shop = msgspec.structs.replace(await enter(shops.opened(settings)), lines={"telegram": Line(street)})
         channel = await conversations.register(shop.deps.pg, "telegram", BOT)

@@ -70,7 +70,8 @@ def test_mail_needs_somebody_who_writes_it() -> None:
 
 def test_every_secret_is_known_as_one() -> None:
     assert set(SECRET_FIELDS) == {
-        "telegram_bot_token", "session_secret", "goods_keys", "qstash_current_key", "qstash_next_key",
+        "telegram_bot_token", "telegram_webhook_secret", "whatsapp_access_token", "whatsapp_app_secret",
+        "whatsapp_verify_token", "model_key", "session_secret", "goods_keys", "qstash_current_key", "qstash_next_key",
         "metrics_token",
     }  # fmt: skip
     settings = msgspec.structs.replace(Settings(), **dict.fromkeys(SECRET_FIELDS, "hidden"))

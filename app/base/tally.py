@@ -150,6 +150,10 @@ WEBHOOK = Histogram(
 )  # fmt: skip
 CALLBACKS = Gauge("torg_callbacks", "gateways' callbacks being worked on")
 STREAMS = Gauge("torg_event_streams", "open streams of events")
+HEARD = Counter(
+    "torg_chat_messages_total", "messages and buttons that chat channels brought: heard, or repeated",
+    channel=(), outcome=(),
+)  # fmt: skip
 
 # ---- workers
 
@@ -169,9 +173,37 @@ TELEGRAM = Counter(
     "torg_telegram_messages_total", "messages to Telegram, by how they ended",
     outcome=("delivered", "blocked", "refused", "paced", "failed"),
 )  # fmt: skip
+WHATSAPP = Counter(
+    "torg_whatsapp_messages_total", "messages to WhatsApp, by how they ended",
+    outcome=("delivered", "blocked", "refused", "window", "paced", "failed"),
+)  # fmt: skip
+TURNS = Counter(
+    "torg_turns_total", "messages answered together, by what became of them and who answered",
+    channel=(), state=(), by=(),
+)  # fmt: skip
+TURN_SECONDS = Histogram(
+    "torg_turn_seconds", "from the first look at a turn to its decision, the model's time included",
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, by=(),
+)  # fmt: skip
+ESCALATIONS = Counter("torg_escalations_total", "conversations handed over to a human, by why", reason=())
+REPLIES = Counter(
+    "torg_replies_total", "replies by a chat channel, by how sending ended; held: surely not sent, and tried again;"
+    " unsure: nobody knows, not tried again",
+    outcome=("delivered", "blocked", "refused", "held", "unsure"),
+)  # fmt: skip
 DRIFT = Counter(
     "torg_stock_drift_units_total", "units by which the audit found stock counters off", direction=("over", "under")
 )
+
+BATCHES = Counter(
+    "torg_chat_batches_total", "batches of messages, by how an attempt at them ended",
+    outcome=("done", "failed", "returned"),
+)  # fmt: skip
+RUNS_LOST = Counter("torg_chat_runs_given_up_total", "parts of batches that stay unanswered: they failed each time")
+BATCH_LAG = Histogram(
+    "torg_chat_lag_seconds", "from the moment when a conversation was due to a worker's taking it",
+    0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 2, 10, 60,
+)  # fmt: skip
 
 # ---- what only Postgres and Redis know: the same in each web process
 

@@ -34,40 +34,43 @@ class Bought(msgspec.Struct, frozen=True):
     payment_to_goods_ms: float
 
 
-def buy(base_url: str, init_data: str, tell: Callable[[Step], None]) -> Bought:
+Tell = Callable[[Step], None]
+
+
+def buy(base_url: str, init_data: str, tell: Tell) -> Bought:
     """A licence key and a voucher, from sign-in to goods; every step is told as it ends.
 
     Raises: NotDelivered; httpx.HTTPError when a part does not answer.
     """
     with PatientClient(base_url=base_url, timeout=10) as http:
         timed = Timeline(tell)
-        entered = timed("POST /api/session", lambda: _ok(http.post("/api/session", json={"init_data": init_data})))
+        entered = timed("POST /api/session", lambda: answered(http.post("/api/session", json={"init_data": init_data})))
         timed.result(f"signed in as {entered['user']['name']}")
         http.headers["Authorization"] = f"Bearer {entered['token']}"
 
-        shelf = timed("GET /api/catalog", lambda: _ok(http.get("/api/catalog")))
+        shelf = timed("GET /api/catalog", lambda: answered(http.get("/api/catalog")))
         timed.result(f"{len(shelf['products'])} products in {len(shelf['categories'])} categories")
 
         key, voucher = _instant_pair(shelf)
-        shown = timed(f"GET /api/products/{key}", lambda: _ok(http.get(f"/api/products/{key}")))
+        shown = timed(f"GET /api/products/{key}", lambda: answered(http.get(f"/api/products/{key}")))
         timed.result(f"{shown['title']}: {_money(shown['price_minor'], shown['currency'])}, {shown['left']} left")
 
         lines = [{"product_id": product_id, "quantity": 1} for product_id in (key, voucher)]
         headers = {"Idempotency-Key": str(uuid4())}
         cart = {"lines": lines, "provider": "crystalpay"}
-        placed = timed("POST /api/orders", lambda: _ok(http.post("/api/orders", json=cart, headers=headers)))
+        placed = timed("POST /api/orders", lambda: answered(http.post("/api/orders", json=cart, headers=headers)))
         order = placed["order"]
         timed.result(f"order {order['number']}: {_money(order['total_minor'], order['currency'])}, goods held")
 
         paid_at = time.perf_counter()
-        timed("pay on the gateway's page", lambda: _pay(placed["payment"]["url"]))
+        timed("pay on the gateway's page", lambda: paid_on_page(placed["payment"]["url"]))
         timed.result(placed["payment"]["url"])
 
         order = timed("goods delivered", lambda: _await_delivery(http, order["id"]))
         payment_to_goods_ms = (time.perf_counter() - paid_at) * 1000
         timed.result(f"status {order['status']}")
 
-        found = timed("GET goods", lambda: _ok(http.get(f"/api/orders/{order['id']}/goods")))
+        found = timed("GET goods", lambda: answered(http.get(f"/api/orders/{order['id']}/goods")))
         timed.result(f"{len(found['goods'])} goods, opened for their owner")
         return Bought(order, found["goods"], payment_to_goods_ms)
 
@@ -100,7 +103,7 @@ class Timeline:
         self.tell(Step(self.what, self.took_ms, text))
 
 
-def _ok(response: httpx.Response) -> dict[str, Any]:
+def answered(response: httpx.Response) -> dict[str, Any]:
     if not response.is_success:
         raise NotDelivered(f"{response.request.method} {response.request.url.path}: {response.text[:300]}")
     found: dict[str, Any] = response.json()
@@ -119,7 +122,7 @@ def _instant_pair(shelf: dict[str, Any]) -> tuple[int, int]:
     raise NotDelivered("no seller has two kinds of keys left")
 
 
-def _pay(url: str) -> dict[str, Any]:
+def paid_on_page(url: str) -> dict[str, Any]:
     """The buyer opens the link and presses the page's button."""
     parts = urlsplit(url)
     (invoice_id,) = parse_qs(parts.query)["i"]
@@ -135,7 +138,7 @@ def _pay(url: str) -> dict[str, Any]:
 def _await_delivery(http: httpx.Client, order_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        order: dict[str, Any] = _ok(http.get(f"/api/orders/{order_id}"))["order"]
+        order: dict[str, Any] = answered(http.get(f"/api/orders/{order_id}"))["order"]
         if order["status"] == "delivered":
             return order
         time.sleep(POLL_S)

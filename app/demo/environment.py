@@ -24,7 +24,8 @@ OF_GATEWAYS = {
     for name, kind in registry.known().items()
     for field in registry.required(kind)
 }
-KEPT = ("TORG_TELEGRAM_BOT_TOKEN", "TORG_SESSION_SECRET", "TORG_GOODS_KEYS", *OF_GATEWAYS)
+OF_CHATS = ("TORG_TELEGRAM_WEBHOOK_SECRET", "TORG_MODEL_KEY")
+KEPT = ("TORG_TELEGRAM_BOT_TOKEN", "TORG_SESSION_SECRET", "TORG_GOODS_KEYS", *OF_CHATS, *OF_GATEWAYS)
 
 
 def secrets_of(data_dir: Path) -> dict[str, str]:
@@ -35,7 +36,7 @@ def secrets_of(data_dir: Path) -> dict[str, str]:
         "TORG_TELEGRAM_BOT_TOKEN": f"{secrets.randbelow(9 * 10**9) + 10**9}:{secrets.token_urlsafe(26)}",
         "TORG_SESSION_SECRET": secrets.token_urlsafe(32),
         "TORG_GOODS_KEYS": f"demo:{base64.b64encode(secrets.token_bytes(32)).decode()}",
-        **{name: secrets.token_hex(20) for name in OF_GATEWAYS},
+        **{name: secrets.token_hex(20) for name in (*OF_CHATS, *OF_GATEWAYS)},
     }
     return made | {name: earlier[name] for name in KEPT if earlier.get(name)}
 

@@ -10,9 +10,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from app import settings as settings_floor
-from app.demo import buyer, environment
+from app.demo import buyer, chatter, environment, seed
 from app.demo.processes import Child, Start, running
-from app.demo.seed import fill
 from app.gateways import registry
 from app.infra import embedded
 from app.infra.migrate import migrate
@@ -37,6 +36,7 @@ def demo(environ: Mapping[str, str], *, port: int | None, once: bool, say: Say) 
             _start_all(start, env)
             say(f"ready in {time.monotonic() - began:.1f} s (logs in {log_dir})\n")
             _purchase(env, say)
+            _chat(env, say)
             if not once:
                 _serve(settings, env, start.children, say)
 
@@ -59,6 +59,8 @@ def _backed(environ: Mapping[str, str], port: int | None) -> Iterator[tuple[dict
             "TORG_PORT": str(web_port),
             "TORG_PUBLIC_URL": f"http://127.0.0.1:{web_port}",
             "TORG_TELEGRAM_API_URL": f"http://127.0.0.1:{environment.free_port()}",
+            "TORG_MODEL_URL": f"http://127.0.0.1:{environment.free_port()}/v1",
+            "TORG_MODEL_NAME": "sandbox-1",
             **{gateway_url(name): f"http://127.0.0.1:{environment.free_port()}" for name in registry.known()},
             "TORG_YOOKASSA_NETWORKS": "127.0.0.1/32",  # it proves itself by where it calls from
         }
@@ -82,12 +84,14 @@ def _sign(env: dict[str, str]) -> dict[str, str]:
 
 async def _prepare(settings: Settings) -> None:
     await migrate(settings.database_url)
-    await fill(settings)
+    await seed.fill(settings)
+    await seed.hasten(settings, str(environment.ADMIN["first_name"]))
 
 
 def _start_all(start: Start, env: dict[str, str]) -> None:
     """Every process runs, and those that answer HTTP have answered."""
-    outside = {"telegram": env["TORG_TELEGRAM_API_URL"]} | {name: env[gateway_url(name)] for name in registry.known()}
+    outside = {"telegram": env["TORG_TELEGRAM_API_URL"], "model": env["TORG_MODEL_URL"]}
+    outside |= {name: env[gateway_url(name)] for name in registry.known()}
     start("sandbox", "sandbox", *(f"{name}={urlsplit(url).port}" for name, url in outside.items()))
     start("worker", "worker")
     start("web", "web")
@@ -114,6 +118,18 @@ def _purchase(env: dict[str, str], say: Say) -> None:
         f"  the bot tells the buyer:    {_told(env['TORG_TELEGRAM_API_URL'], number) or 'not yet (see the worker log)'}"
     )
     say(f"delivered in {bought.payment_to_goods_ms:.0f} ms")
+
+
+def _chat(env: dict[str, str], say: Say) -> None:
+    """The scripted buyer buys once more, by writing to the bot."""
+    telegram_url = env["TORG_TELEGRAM_API_URL"]
+    webhook_url = f"{env['TORG_PUBLIC_URL']}/api/webhook"
+    chatter.listen(telegram_url, env["TORG_TELEGRAM_BOT_TOKEN"], webhook_url, env["TORG_TELEGRAM_WEBHOOK_SECRET"])
+    say(f"\nThe same in the chat with the bot (which waits {seed.QUIET_MS} ms for more before it answers):")
+    talked = chatter.talk(
+        telegram_url, environment.BUYER, lambda step: say(f"  {step.what:<28}{step.took_ms:>8.1f} ms   {step.result}")
+    )
+    say("".join(f"      {line}\n" for line in talked.told.splitlines()[1:] if line).rstrip())
 
 
 def _told(telegram_url: str, number: int) -> str:

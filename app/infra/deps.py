@@ -9,14 +9,16 @@ import msgspec
 from app.base import mailbox
 from app.base.target import Rules
 from app.infra import http as http_parts
+from app.infra import llm
 from app.infra.messenger import Messenger
 from app.infra.outbound import Outbound
 from app.infra.pipe import Pipe
 from app.infra.qstash import Keys
 from app.infra.queue import Queue
-from app.infra.secrets import Confirmations, Sealer, Tokens
+from app.infra.secrets import Confirmations, Offers, Sealer, Tokens
 from app.infra.smtp import Smtp
 from app.infra.sql import Postgres
+from app.infra.whatsapp import WhatsApp
 from app.settings import BadSettings, Settings
 
 
@@ -31,9 +33,12 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     outbound: Outbound
     qstash: Keys
     messenger: Messenger | None
+    model: llm.Model | None
+    whatsapp: WhatsApp | None
     smtp: Smtp | None
     confirmations: Confirmations | None
     tokens: Tokens | None
+    offers: Offers | None
     sealer: Sealer | None
 
 
@@ -57,6 +62,9 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             stack.push_async_callback(smtp.aclose)
         if messenger:
             stack.push_async_callback(messenger.close)
+        model = llm.model(settings)
+        if model:
+            stack.push_async_callback(model.close)
         yield Deps(
             settings=settings,
             redis=redis,
@@ -66,11 +74,20 @@ async def opened(settings: Settings, messenger: Messenger | None = None) -> Asyn
             outbound=outbound,
             qstash=Keys(settings.qstash_current_key, settings.qstash_next_key),
             messenger=messenger,
+            model=model,
+            whatsapp=_whatsapp(settings, http),
             smtp=smtp,
             confirmations=Confirmations(settings.session_secret) if smtp and settings.session_secret else None,
             tokens=Tokens(settings.session_secret) if settings.session_secret else None,
+            offers=Offers(settings.session_secret) if settings.session_secret else None,
             sealer=Sealer(settings.goods_keys) if settings.goods_keys else None,
         )
+
+
+def _whatsapp(settings: Settings, http: httpx.AsyncClient) -> WhatsApp | None:
+    """Our phone number; no connection is made yet."""
+    phone_id, token = settings.whatsapp_phone_id, settings.whatsapp_access_token
+    return WhatsApp(http, settings.whatsapp_api_url, phone_id, token) if phone_id and token else None
 
 
 def _smtp(settings: Settings) -> Smtp | None:

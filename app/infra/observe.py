@@ -87,7 +87,7 @@ def configure(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.INFO))
     # Their INFO lines carry a request or a job each: ours say the same with more context.
-    for name in ("httpx", "httpcore", "aiogram", "uvicorn.access", "asyncio"):
+    for name in ("httpx", "httpx2", "httpcore", "openai", "aiogram", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # It warns of jobs that another worker has finished; the outbox tells what really failed.
     logging.getLogger("arq.worker").setLevel(logging.ERROR)

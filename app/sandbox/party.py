@@ -24,6 +24,8 @@ CALLBACK_TIMEOUT_S = (
 Req = Request[Any, Any, Any]
 T = TypeVar("T")
 
+KEPT_CHARS = 20_000  # of what a webhook answers
+
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One ordered misbehaviour: the next `times` calls of operation `on` suffer it.
@@ -124,7 +126,7 @@ class Party(Generic[F]):
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             entry.error = f"{type(error).__name__}: {error}"
         else:
-            entry.status, entry.answered = answer.status_code, answer.text[:1000]
+            entry.status, entry.answered = answer.status_code, answer.text[:KEPT_CHARS]
         return entry
 
     def litestar(self, routes: Sequence[HTTPRouteHandler], bad_order: type[Exception]) -> Litestar:

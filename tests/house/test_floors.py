@@ -37,6 +37,7 @@ PLANTED = [
     ("app/flows/deliver.py", "import aiogram", "aiogram stays in its adapter"),
     ("app/infra/lua.py", "import prometheus_client", "prometheus_client only prints"),
     ("app/flows/mail.py", "import aiosmtplib", "aiosmtplib stays in its adapter"),
+    ("app/flows/consult.py", "import openai", "openai stays in its adapter"),
     ("app/flows/sign_in.py", "import httpx", "httpx stays with those who speak to outside parties"),
     ("app/gateways/new/gateway.py", "import aiosend", "A provider's own client is only for the tests"),
     ("app/sandbox/yookassa.py", "import yookassa", "A provider's own client is only for the tests"),

@@ -16,6 +16,7 @@ from tests.house.tree import below, strings, text
 from tests.lua.measure import life_ms
 from workers import main as worker_main
 from workers.post import Post
+from workers.talk import Talk
 
 TYPES = {"string", "hash", "list", "set", "zset", "stream"}
 SAMPLES: dict[Any, Any] = {int: 7, str: "word"}
@@ -99,9 +100,8 @@ def test_only_the_map_spells_a_key() -> None:
 
 
 async def test_arqs_own_keys_live_as_long_as_the_map_says() -> None:
-    worker = worker_main._worker(
-        Settings(redis_url="redis://nowhere"), cast(Any, None), Post()
-    )  # connects when it runs
+    settings = Settings(redis_url="redis://nowhere")
+    worker = worker_main._worker(settings, cast(Any, None), Post(), Talk(settings))  # connects when it runs
     assert life_ms("arq:in-progress:<job>") == worker.in_progress_timeout_s * 1000
     assert life_ms("{arq}queue:health-check") == (worker.health_check_interval + 1) * 1000
     assert rows_of(worker.health_check_key)
