@@ -70,6 +70,10 @@ class Stored(msgspec.Struct, frozen=True):
     id: int
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    id: UUID
+
+
 class Closed(msgspec.Struct, frozen=True):
     """What became of a turn, by this call: `answer` is what may be said now (empty: nothing)."""
 
@@ -108,6 +112,7 @@ SETTINGS = Many("talks/read_settings", Settings)
 ESCALATIONS = Many("talks/read_escalations", Escalation)
 INTERACTIONS = Many("talks/read_interactions", Interactions)
 STORE = Opt("talks/store_turn", Stored)
+DROP = Opt("talks/drop_turn", Dropped)
 CLOSE = Opt("talks/close_turn", Closed)
 
 
@@ -168,10 +173,15 @@ def judge(heard: Sequence[Heard], known: Known) -> Judged:
     return Judged(fresh, new)
 
 
-async def store(pg: Postgres, turn_id: UUID, conversation_id: int, question: str, heard: Sequence[Heard]) -> None:
-    """The turn is open, with its user's messages; a second time changes nothing."""
+async def store(pg: Postgres, turn_id: UUID, conversation_id: int, question: str, heard: Sequence[Heard]) -> bool:
+    """The turn is open, with its user's messages; a second time changes nothing. False: none was stored by this."""
     ids, texts = [one.external_id for one in heard], [one.text for one in heard]
-    await STORE(pg, turn_id, conversation_id, question, ids, texts)
+    return await STORE(pg, turn_id, conversation_id, question, ids, texts) is not None
+
+
+async def drop(pg: Postgres, turn_id: UUID) -> None:
+    """An open turn whose messages are all another's is a duplicate."""
+    await DROP(pg, turn_id)
 
 
 async def close(pg: Postgres, turn_id: UUID, conversation_id: int, decision: Decision) -> Closed | None:

@@ -141,6 +141,9 @@ async def _answer(shop: Shop, opened: Opened, turn: Turn, seen: Seen, show: Show
         await conversations.repeated(shop.deps.pg, turn.id, opened.id, question)
         return Reply("duplicate", "", [], "", mine=True)
     decision = await _decision(shop, opened, turn, seen, (judged, question, why), show)
+    if decision is None:
+        await talks.drop(shop.deps.pg, turn.id)
+        return Reply("duplicate", "", [], "", mine=True)
     closed = await talks.close(shop.deps.pg, turn.id, opened.id, decision)
     if closed is None:
         return None
@@ -158,24 +161,34 @@ def _reason(seen: Seen, question: str) -> escalation.Reason | None:
 
 async def _decision(
     shop: Shop, opened: Opened, turn: Turn, seen: Seen, asked: tuple[Judged, str, escalation.Reason | None], show: Show
-) -> Decision:
-    """What should become of the turn, whose messages are stored by then."""
+) -> Decision | None:
+    """What should become of the turn, whose messages are stored by then; None: they are all another's by now."""
     (judged, question, why), review, pg = asked, team.review(opened.language), shop.deps.pg
     store = Read("store", lambda: talks.store(pg, turn.id, opened.id, question, judged.new))
     if seen.escalation.at or why:
-        await together(store)
+        (stored,) = await together(store)
+        if judged.new and not stored and await _is_anothers(shop, opened, turn):
+            return None
         if seen.escalation.at:
             return Decision("silent", "", "texts", review)
         return Decision("escalated", sayings.human(opened.language), "texts", review, str(why))
     ask = consult.Question(opened.id, opened.user_id, opened.language, question, seen.history)
     answered = Read("answer", lambda: consult.consult(shop, ask, show))
-    _, answer = await together(store, answered, parallel=shop.deps.settings.parallel)
+    stored, answer = await together(store, answered, parallel=shop.deps.settings.parallel)
+    if not stored and await _is_anothers(shop, opened, turn):
+        return None
     human = answer.hand_over and seen.settings.enabled
     return Decision(
         "escalated" if human else "answered", answer.text.replace("\0", ""), answer.by, review,
         "user_request" if human else "", answer.quality, msgspec.json.encode(answer.offers).decode(),
         team.gone(opened.language),
     )  # fmt: skip
+
+
+async def _is_anothers(shop: Shop, opened: Opened, turn: Turn) -> bool:
+    """Whether another turn, which did not know of this one either, has the messages: it answers them."""
+    (known,) = await together(_known(shop, opened, turn))
+    return not talks.judge(turn.heard, known).fresh
 
 
 async def _again(shop: Shop, turn: Turn, known: Known) -> Reply:

@@ -75,6 +75,12 @@ SELECT $2, t.id, 'user', m.text, nullif(m.external_id, '')
 ON CONFLICT (conversation_id, external_id) DO NOTHING
 RETURNING id;
 
+-- name: drop_turn :opt Dropped
+-- An open turn is a duplicate: another, which began at the same moment, has all its messages. No row: it is not open.
+-- $1 turn_id uuid
+UPDATE turns SET state = 'duplicate', answered_at = now() WHERE id = $1 AND state = 'open'
+RETURNING id;
+
 -- name: close_turn :opt Closed
 -- The turn is decided, once: its answer is stored and claimed for sending, with the offers that hold at this moment; the
 -- channel's webhook is owed its events, the team its alert. In a conversation that a human has meanwhile nothing is said

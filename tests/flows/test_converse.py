@@ -267,6 +267,16 @@ async def test_two_workers_at_one_turn_say_it_once(world: World, consultant: Con
     assert [row["role"] for row in await ann.rows()] == ["user", "assistant"]
 
 
+async def test_two_turns_with_one_message_answer_it_once(world: World, consultant: Consultant) -> None:
+    """As after FLUSHALL, when the channel repeats what is being answered."""
+    ann = await writer(world)
+    both = asyncio.Barrier(2)
+    consultant.meanwhile = both.wait  # neither knew of the other
+    await asyncio.gather(ann.take(ann.batch("hello", ids=["a"])), ann.take(ann.batch("hello", ids=["a"])))
+    assert (len(consultant.asked), ann.street.texts()) == (2, ["You asked: hello"])
+    assert sorted(await ann.states()) == ["answered", "duplicate"]
+
+
 async def test_what_surely_did_not_leave_is_sent_when_the_batch_comes_again(
     world: World, consultant: Consultant
 ) -> None:

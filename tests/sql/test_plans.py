@@ -46,8 +46,8 @@ HOT = (
 # Read whole when that is cheaper: a few hundred short rows at most.
 SMALL = {"sellers", "shared_goods", "quotas", "order_moves", "broadcasts", "channels"}
 
-# The proof that everything adds up reads everything; it runs by command, as does the count of an admin's /stats: an index
-# on when somebody last wrote would be written with every message.
+# The proof that everything adds up reads everything; it runs by command, as does the count of an admin's /stats: an
+# index on when somebody last wrote would be written with every message.
 PROOFS = {"ledger/check_ledger", "figures/count_talks"}
 
 # Partial indexes of what waits to be done: they stay short however long the shop lives, and may be read whole.
