@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiogram.client.session.aiohttp import AiohttpSession
 
 from app.base.keys import KEYS
 from app.infra import embedded
@@ -60,6 +61,19 @@ def roots() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", context)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sessions() -> Iterator[None]:
+    """aiogram's session closes without its nap of 0.25 s, which is for the goodbye of TLS: here is none."""
+
+    async def close(self: AiohttpSession) -> None:
+        if self._session is not None and not self._session.closed:
+            await self._session.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AiohttpSession, "close", close)
         yield
 
 

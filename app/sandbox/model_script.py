@@ -61,7 +61,7 @@ def misplay(instead: Instead, body: dict[str, Any]) -> Said:
     made: dict[Instead, Callable[[], Said]] = {
         "broken_arguments": lambda: Said(uses=[Use("offer_payment", '{"product_id": 1, "quantity": ')]),
         "tool_loop": lambda: Said(uses=[Use("my_orders", "{}")]),
-        "huge_text": lambda: Said("very " * (HUGE // 5)),
+        "huge_text": lambda: Said(("very-" * 199 + "long ") * (HUGE // 1000)),
         "ghost_offer": lambda: Said(uses=[_use("offer_payment", product_id=GHOST, quantity=1)]),
         "nothing": Said,
     }

@@ -276,7 +276,8 @@ async def test_everybody_concerned_hears_of_each_move_once(shared: World) -> Non
     await shared.drain()
     kinds = [row["type"] for row in await shared.pg.fetch(CALLS, (f"%{order}%",))]
     assert sorted(kinds) == ["order.cancelled", "order.status", "order.status"]
-    assert set(move.CALLED.values()) | {"order.status"} == set(endpoints.TYPES)
+    orders = {kind for kind in endpoints.TYPES if kind.startswith("order.")}
+    assert set(move.CALLED.values()) | {"order.status"} == orders
 
 
 @in_module

@@ -104,7 +104,10 @@ async def test_two_workers_send_each_mail_once_in_batches_of_ten_beside_one_anot
     assert len({str(one["Message-ID"]) for one in room.mails()}) == 25
     assert await states(shop, ids) == ["done"] * 25
     batches = await shop.deps.pg.fetch("SELECT count(*) AS mails FROM outbox GROUP BY attempt_id", ())
-    assert sorted(batch["mails"] for batch in batches) == [5, 10, 10]
+    sizes = sorted((batch["mails"] for batch in batches), reverse=True)
+    # The last five are one batch, or two when both workers ask at once: who skips locked rows takes what is left.
+    assert (sizes[:2], sum(sizes)) == ([mail.BATCH, mail.BATCH], 25)
+    assert len(sizes) <= 4
     assert room.connections <= 2 * mail.BATCH
 
 
