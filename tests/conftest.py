@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -24,10 +23,17 @@ from app.infra.pipe import Pipe
 from app.infra.sql import Postgres
 from app.settings import Settings
 from tests.databases import Databases
+from tests.roots import read_once
 from tests.world import World, settings_for
 
 TEMPLATE = "torg_template"
-LONG = {"test_catalog_races.py", "test_money_storms.py"}
+LONG = {
+    "test_broadcasts.py",
+    "test_catalog_races.py",
+    "test_consult.py",
+    "test_money_storms.py",
+    "test_stock_import.py",
+}
 
 
 @pytest.hookimpl(trylast=True)
@@ -48,19 +54,8 @@ def redis_binary() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def roots() -> Iterator[None]:
-    """The world's root certificates are read once, not for each HTTP client: 30 ms, six times in every `World`."""
-    read, known = ssl.create_default_context, dict[str, ssl.SSLContext]()
-
-    def context(*args: Any, **given: Any) -> ssl.SSLContext:
-        if args or given.keys() != {"cafile"}:
-            return read(*args, **given)
-        file = str(given["cafile"])
-        if file not in known:
-            known[file] = read(cafile=file)
-        return known[file]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", context)
+        patch.setattr(ssl, "create_default_context", read_once())
         yield
 
 

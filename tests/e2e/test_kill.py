@@ -1,81 +1,16 @@
-"""kill -9 and FLUSHALL between each two steps of a purchase: the end is always the same, one order, delivered once.
-
-A step is a chunk that passes between a process and Postgres, Redis, the gateway, Telegram or its client. A request is
-lost with its process before it has an effect; an answer is lost after the effect, before the process learns of it.
-"""
+"""Web killed at every step, and a repeat of the request ends what it began; see steps.py."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import httpx
-import pytest
 
 from app.sandbox.crystalpay import ApiFault
 from tests.e2e.conftest import OpenStage
 from tests.e2e.stage import UNITS, Stage
-from tests.e2e.traps import Stall, Trap, When, until
+from tests.e2e.steps import CHECKOUT, WEBHOOK, at_every_step
+from tests.e2e.traps import Trap, When, until
 from tests.world import World, invoice_of, order_id_of
-
-STAGES = 4  # side by side: most of a story is waiting for leases
-
-Play = Callable[[Stage, When], Awaitable[bool]]
-
-
-def round_trips(*asked: str) -> set[str]:
-    return {f"{when} {what}" for what in asked for when in ("before", "answer of")}
-
-
-# What an undisturbed story consists of; more steps come with retries and with what both processes do meanwhile.
-CHECKOUT = round_trips(
-    "web: POST /api/orders", "postgres: place_products", "redis: stock/reserve", "redis: stock/tally",
-    "postgres: count_units", "redis: stock/fill", "postgres: create_order", "redis: stock/commit",
-    "gateway: POST /v3/invoice/create/", "postgres: link_order",
-)  # fmt: skip
-WEBHOOK = round_trips("web: POST /api/webhook/payment/crystalpay", "postgres: store_event", "redis: queue/ring")
-JOB = {"answer of redis: the bell"} | round_trips(
-    "redis: MULTI", "postgres: claim_job", "gateway: POST /v3/invoice/info/", "postgres: settle_payment",
-    "postgres: deliver_order", "postgres: find_recipient", "postgres: read_goods", "bot: POST /sendMessage",
-    "postgres: finish_job",
-)  # fmt: skip
-
-
-async def at_every_step(open_stage: OpenStage, play: Play, stages: int = STAGES) -> set[str]:
-    """The story was played again and again, struck each time at its first step that was spared before; those steps.
-
-    It ends with a play that has no such step. Raises: what a play raised, with the step that was struck last.
-    """
-    struck = set[str]()
-    over = False
-
-    async def side() -> None:
-        nonlocal over
-        last = "nothing"
-
-        def spared(step: str) -> bool:
-            nonlocal last
-            if step in struck:
-                return False
-            struck.add(step)
-            last = step
-            return True
-
-        async with open_stage() as stage:
-            await stage.start()
-            while not over:
-                if not (stage.web.warm and stage.worker.warm):
-                    await stage.rehearse()
-                try:
-                    if not await play(stage, spared):
-                        over = True
-                except BaseException as error:
-                    error.add_note(f"struck last: {last}")
-                    raise
-
-    async with asyncio.TaskGroup() as sides:
-        for _ in range(stages):
-            sides.create_task(side())
-    return struck
 
 
 async def test_web_killed_at_every_step_of_a_checkout(open_stage: OpenStage) -> None:
@@ -106,66 +41,6 @@ async def test_web_killed_at_every_step_of_a_webhook(open_stage: OpenStage) -> N
         return bool(trap.fired)
 
     assert await at_every_step(open_stage, play, stages=2) >= WEBHOOK
-
-
-async def test_worker_killed_at_every_step_of_its_job(open_stage: OpenStage) -> None:
-    async def play(stage: Stage, when: When) -> bool:
-        run, trap = await stage.run(), Trap(when, stage.worker.die)
-        placed = await stage.buy(run)
-        await stage.disarm()
-        stage.arm(trap, stage.worker)
-        await stage.crystalpay.pay(invoice_of(placed))
-        await stage.told(run)
-        await stage.disarm()
-        await stage.sold_once(run, placed["order"]["id"])
-        return bool(trap.fired)
-
-    assert await at_every_step(open_stage, play) >= JOB
-
-
-async def test_redis_flushed_at_every_step_of_a_purchase(open_stage: OpenStage) -> None:
-    async def play(stage: Stage, when: When) -> bool:
-        run, trap = await stage.run(), Trap(when, stage.flush)
-        stage.arm(trap, stage.web, stage.worker)
-        placed = await stage.buy(run)
-        await stage.crystalpay.pay(invoice_of(placed))
-        await stage.told(run)
-        await stage.disarm()
-        await stage.sold_once(run, placed["order"]["id"])
-        return bool(trap.fired)
-
-    assert await at_every_step(open_stage, play, stages=3) >= CHECKOUT | WEBHOOK | JOB
-
-
-@pytest.mark.parametrize(("statement", "before"), [("settle_payment", "pending"), ("deliver_order", "paid")])
-async def test_the_late_statement_of_a_worker_that_lost_its_lease_writes_nothing(
-    open_stage: OpenStage, statement: str, before: str
-) -> None:
-    """One worker's way to Postgres stalls until its lease is over and another worker is just as far."""
-    async with open_stage() as stage:
-        await stage.start()
-        await stage.rehearse()  # so that the statement is prepared, and what stalls is the statement itself
-        first, second = Stall(f"before postgres: {statement}"), Stall(f"before postgres: {statement}")
-        refused = Stall(f"answer of postgres: {statement}")
-        stage.arm(first.trap, stage.worker)
-        run = await stage.run()
-        placed = await stage.buy(run)
-        await stage.crystalpay.pay(invoice_of(placed))
-        await first.reached()
-
-        stage.arm(second.trap, stage.second)
-        stage.second.start()
-        await second.reached()
-        stage.arm(refused.trap, stage.worker)
-        first.go_on.set()
-        await refused.reached()
-        assert await stage.rows("SELECT status FROM orders WHERE seller_id = $1", run.seller_id) == [(before,)]
-
-        for stall in (refused, second):
-            stall.go_on.set()
-        await stage.told(run)
-        await stage.disarm()
-        await stage.sold_once(run, placed["order"]["id"])
 
 
 async def test_units_of_an_order_that_nobody_paid_go_to_the_next_buyer(open_stage: OpenStage) -> None:

@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -20,12 +21,14 @@ from app.bot import dispatch
 from app.infra import telegram
 from app.main import create_app
 from app.settings import Settings
+from tests.roots import read_once
 from workers import main as worker
 
 PRELOADED = (telegram, dispatch, openai, worker)  # what the children would import late
 
 
 def main() -> None:
+    ssl.create_default_context = read_once()
     # Litestar and uvicorn load much of themselves late: this is thrown away, what it loaded stays.
     uvicorn.Config(create_app(Settings(log_level="error")), loop="uvloop", http="httptools", log_config=None).load()
     gc.freeze()  # or the first collection in each child would copy every page
