@@ -5,7 +5,8 @@ import gc
 import os
 import signal
 import sys
-from typing import NoReturn
+import time
+from typing import Any, NoReturn
 
 import rich_click as click
 import uvloop
@@ -122,11 +123,11 @@ def settings() -> None:
     print(settings_floor.env_example() + registry.env_example(), end="")
 
 
-def _secrets(settings: settings_floor.Settings, name: str) -> dict[str, str]:
-    """What a simulator shares with the shop."""
+def _secrets(settings: settings_floor.Settings, name: str) -> dict[str, Any]:
+    """What a simulator shares with the shop, and what makes it differ from its earlier runs."""
     match name:
         case "telegram":
-            return {"token": settings.telegram_bot_token}
+            return {"token": settings.telegram_bot_token, "born": time.time_ns() // 1_000_000}
         case "model":
             return {"key": settings.model_key}
         case "whatsapp":

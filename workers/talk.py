@@ -3,7 +3,8 @@
 Words go to the consultant, a run of them as one turn; commands and buttons go one by one to their channel's routines.
 A worker that dies, or fails, leaves a batch to the next one, whole: what is decided already is found so in Postgres, by
 the ids of the runs, which are the same each time. What fails again and again is given up, so that the next message is
-answered: in a dialogue that is worth more (B2). Postgres or Redis away is nobody's failure.
+answered: in a dialogue that is worth more (B2). Postgres or Redis away is nobody's failure, nor is a channel that asks
+to wait (its pace, its 429, its circuit): a crowd must not cost replies.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from app.base import tally
 from app.base.ids import derived_id
 from app.domain import buffers, conversations
 from app.domain.buffers import SHARDS, Batch, Heard
-from app.errors import PostgresDown, Problem, RedisDown
+from app.errors import PostgresDown, Problem, ProviderDown, RedisDown
 from app.flows import converse, hear, press
 from app.settings import Settings
 from app.shop import Shop
@@ -141,7 +142,7 @@ class Talk:
             log.warning("batch will be tried again", **_why(error), **_facts(batch))
             asked_s = (error.retry_after_s if isinstance(error, Problem) else None) or 0
             wait_ms = max(self.lease_s, asked_s) * 1000
-            await self._give_back(shop, batch, wait_ms, failed=not isinstance(error, PostgresDown | RedisDown))
+            await self._give_back(shop, batch, wait_ms, failed=not _is_nobodys(error))
         finally:
             alive.cancel()
 
@@ -153,10 +154,8 @@ class Talk:
             return
         try:
             await self._hand(shop, run)
-        except (PostgresDown, RedisDown):
-            raise
         except Exception as error:
-            if batch.tries < TRIES:
+            if batch.tries < TRIES or _is_nobodys(error):
                 raise
             tally.RUNS_LOST.add()
             log.error("run given up", turn_id=str(run.id), **_why(error), **_facts(batch))
@@ -207,6 +206,12 @@ def runs(batch: Batch) -> Iterator[Batch]:
         told += [together] if words else [[heard] for heard in together]
     for number, heard in enumerate(told):
         yield msgspec.structs.replace(batch, id=derived_id(batch.id.bytes, number.to_bytes(1)), heard=heard)
+
+
+def _is_nobodys(error: Exception) -> bool:
+    """No try: something that all conversations need is away, or a channel says when to come again."""
+    asked = isinstance(error, ProviderDown) and error.retry_after_s is not None
+    return asked or isinstance(error, PostgresDown | RedisDown)
 
 
 def _facts(batch: Batch) -> dict[str, object]:

@@ -16,7 +16,7 @@ from app.channels import sayings
 from app.channels.telegram.texts import MAX_LENGTH
 from app.domain import customers, goods, orders
 from app.domain.orders import Order
-from app.flows.call_human import call_human
+from app.flows.call_human import call_human, has_one
 from app.infra.messenger import Button
 
 SHOWN = 5  # orders
@@ -125,7 +125,9 @@ async def unknown(message: Message, visit: Visit) -> Reply:
     return visit.say("unknown")
 
 
-async def no_words(message: Message, visit: Visit) -> Reply:
+async def no_words(message: Message, visit: Visit) -> Reply | None:
+    if await has_one(visit.shop, visit.opened):
+        return None  # it is not for the machine
     return visit.say("only_words")
 
 

@@ -12,6 +12,11 @@ _HUMAN = {
     "ru": "Передаю разговор человеку, он ответит здесь.",
     "uk": "Передаю розмову людині, вона відповість тут.",
 }
+_NOBODY = {
+    "en": "Nobody can be called here. Write what you are looking for, and I will help.",
+    "ru": "Позвать человека здесь нельзя. Напишите, что вы ищете, и я помогу.",
+    "uk": "Покликати людину тут не можна. Напишіть, що ви шукаєте, і я допоможу.",
+}
 _FOUND = {"en": "This is what we have:", "ru": "Вот что у нас есть:", "uk": "Ось що в нас є:"}
 _LEFT = {"en": "{n} left", "ru": "осталось {n}", "uk": "залишилося {n}"}
 _SOLD_OUT = {"en": "sold out", "ru": "распродано", "uk": "розпродано"}
@@ -62,6 +67,11 @@ def greeting(code: str) -> str:
 
 def human(code: str) -> str:
     return _HUMAN[language(code)]
+
+
+def nobody(code: str) -> str:
+    """To who asks for a human where none answers: the channel has escalation off."""
+    return _NOBODY[language(code)]
 
 
 def nothing(code: str) -> str:

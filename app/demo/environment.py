@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from app.gateways import registry
 from app.sandbox.initdata import sign_init_data
@@ -54,6 +55,11 @@ def signed(bot_token: str) -> dict[str, str]:
         "DEMO_BUYER_INIT_DATA": sign_init_data(bot_token, BUYER, auth_date=now),
         "DEMO_ADMIN_INIT_DATA": sign_init_data(bot_token, ADMIN, auth_date=now),
     }
+
+
+def guest() -> dict[str, Any]:
+    """Somebody who was never here: who says again what was said in the last minutes gets no second answer."""
+    return BUYER | {"id": int(time.time())}
 
 
 def write(path: Path, environment: dict[str, str]) -> None:

@@ -121,13 +121,13 @@ def _purchase(env: dict[str, str], say: Say) -> None:
 
 
 def _chat(env: dict[str, str], say: Say) -> None:
-    """The scripted buyer buys once more, by writing to the bot."""
+    """Another scripted buyer buys by writing to the bot."""
     telegram_url = env["TORG_TELEGRAM_API_URL"]
     webhook_url = f"{env['TORG_PUBLIC_URL']}/api/webhook"
     chatter.listen(telegram_url, env["TORG_TELEGRAM_BOT_TOKEN"], webhook_url, env["TORG_TELEGRAM_WEBHOOK_SECRET"])
     say(f"\nThe same in the chat with the bot (which waits {seed.QUIET_MS} ms for more before it answers):")
     talked = chatter.talk(
-        telegram_url, environment.BUYER, lambda step: say(f"  {step.what:<28}{step.took_ms:>8.1f} ms   {step.result}")
+        telegram_url, environment.guest(), lambda step: say(f"  {step.what:<28}{step.took_ms:>8.1f} ms   {step.result}")
     )
     say("".join(f"      {line}\n" for line in talked.told.splitlines()[1:] if line).rstrip())
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.ids import derived_id
-from app.infra.sql import Many, One, Opt, Postgres
+from app.infra.sql import AlreadyThere, Many, One, Opt, Postgres
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -128,7 +128,10 @@ async def alarm(pg: Postgres, conversation_id: int) -> Alarm | None:
 async def say(pg: Postgres, user_id: int, conversation_id: int, key: str, text: str) -> Spoken:
     """The agent's words are stored, and owed to whoever wrote there: once per key of this agent."""
     turn_id = derived_id(b"agent", str(user_id).encode(), key.encode())
-    return await SAY(pg, user_id, conversation_id, turn_id, text)
+    try:
+        return await SAY(pg, user_id, conversation_id, turn_id, text)
+    except AlreadyThere:  # the same at the same moment, which this statement did not see
+        return await SAY(pg, user_id, conversation_id, turn_id, text)
 
 
 async def hand_back(pg: Postgres, user_id: int, conversation_id: int) -> bool:

@@ -43,7 +43,10 @@ async def answer_plainly(shop: Shop, user_id: int, language: str, text: str) -> 
             return Plain(sayings.greeting(language), 0.7)
         case Wish.ORDERS:
             return Plain(await _orders(shop, user_id, language), 0.9)
-    hits = await _search(shop, telling(text))
+        case Wish.SHELF:
+            hits = [product.id for product in await present.found(shop, "", SHOWN)]
+        case Wish.SEARCH:
+            hits = await _search(shop, telling(text))
     if not hits:
         return Plain(sayings.nothing(language), 0.3)
     return await _goods(shop, user_id, language, hits)

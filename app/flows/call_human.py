@@ -5,7 +5,7 @@ from uuid import UUID
 import structlog
 
 from app.base import tally
-from app.channels import team
+from app.channels import sayings, team
 from app.domain import conversations, talks
 from app.domain.buffers import Heard
 from app.domain.conversations import Opened
@@ -15,15 +15,23 @@ from app.shop import Shop
 log = structlog.get_logger(__name__)
 
 
+async def has_one(shop: Shop, opened: Opened) -> bool:
+    """Whether a human has the conversation at this moment. Raises: PostgresDown."""
+    return (await shop.reads.escalation.do(opened.id)).at is not None
+
+
 async def call_human(shop: Shop, opened: Opened, turn_id: UUID, heard: Heard, said: str) -> str | None:
     """What the user is to be told, which the caller may send now: it is claimed; None: nothing, or it was sent before.
 
-    A human has the conversation: since now, because its user wants one, or since before.
+    A human has the conversation: since now, because its user wants one, or since before; unless the channel has nobody.
     Raises: PostgresDown.
     """
-    pg, why = shop.deps.pg, "user_request"
+    pg, why, review = shop.deps.pg, "user_request", team.review(opened.language)
+    there = (await shop.reads.settings.do(opened.channel_id)).enabled
     await talks.store(pg, turn_id, opened.id, heard.text, [heard])
-    decision = talks.Decision("escalated", said, "texts", team.review(opened.language), why)
+    decision = talks.Decision("escalated", said, "texts", review, why)
+    if not there:
+        decision = talks.Decision("answered", sayings.nobody(opened.language), "texts", review)
     closed = await talks.close(pg, turn_id, opened.id, decision)
     if closed is None:
         claimed = await conversations.claim_reply(pg, turn_id)

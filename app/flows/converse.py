@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from app.base import tally
+from app.base import clock, tally
 from app.base.together import Read, together
 from app.channels import sayings, team
 from app.channels.line import Draft, Offer
@@ -32,6 +32,8 @@ from app.shop import Shop
 log = structlog.get_logger(__name__)
 
 _offers = msgspec.json.Decoder(list[Offer])
+
+UNREAD = talks.Escalation()  # nobody could say whether a human has the conversation
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -124,7 +126,7 @@ async def _read(shop: Shop, opened: Opened, turn: Turn) -> Seen:
         _known(shop, opened, turn),
         Read("history", lambda: reads.history.do((turn.id, opened.id)), talks.History([], [], [])),
         Read("settings", lambda: reads.settings.do(opened.channel_id), talks.Settings()),
-        Read("escalation", lambda: reads.escalation.do(opened.id), talks.Escalation()),
+        Read("escalation", lambda: reads.escalation.do(opened.id), UNREAD),
         Read("interactions", lambda: reads.interactions.do((turn.id, opened.id)), talks.Interactions()),
         parallel=shop.deps.settings.parallel,
     )
@@ -173,13 +175,15 @@ async def _decision(
             return Decision("silent", "", "texts", review)
         return Decision("escalated", sayings.human(opened.language), "texts", review, str(why))
     ask = consult.Question(opened.id, opened.user_id, opened.language, question, seen.history)
-    answered = Read("answer", lambda: consult.consult(shop, ask, show))
+    seen_by = _unseen if seen.escalation is UNREAD else show  # the statement that decides knows
+    answered = Read("answer", lambda: consult.consult(shop, ask, seen_by))
     stored, answer = await together(store, answered, parallel=shop.deps.settings.parallel)
     if not stored and await _is_anothers(shop, opened, turn):
         return None
     human = answer.hand_over and seen.settings.enabled
+    text = answer.text if human or not answer.hand_over else sayings.nobody(opened.language)  # it promises one
     return Decision(
-        "escalated" if human else "answered", answer.text.replace("\0", ""), answer.by, review,
+        "escalated" if human else "answered", text.replace("\0", ""), answer.by, review,
         "user_request" if human else "", answer.quality, msgspec.json.encode(answer.offers).decode(),
         team.gone(opened.language),
     )  # fmt: skip
@@ -195,11 +199,17 @@ async def _again(shop: Shop, turn: Turn, known: Known) -> Reply:
     """What was decided before, and whether this call may say it: only if nobody else has, or may have."""
     claimed = await conversations.claim_reply(shop.deps.pg, turn.id)
     if claimed:
-        return Reply(claimed.state, claimed.answer, _offers.decode(claimed.offers), claimed.by, mine=True)
+        offers = [one for one in _offers.decode(claimed.offers) if not _has_ended(shop, one)]
+        return Reply(claimed.state, claimed.answer, offers, claimed.by, mine=True)
     if known.answer and not known.sent:
         tally.REPLIES.add("unsure")
         log.warning("not sent again: nobody knows whether it was", turn_id=str(turn.id))
     return Reply(known.state or "open", known.answer, [], known.by, mine=False)
+
+
+def _has_ended(shop: Shop, offer: Offer) -> bool:
+    offered = shop.deps.offers and shop.deps.offers.read(offer.token)
+    return bool(offered and offered.expires_s <= clock.unix_s())
 
 
 async def _send(shop: Shop, draft: Draft, opened: Opened, turn_id: UUID, reply: Reply) -> None:
@@ -230,6 +240,10 @@ def _growing(draft: Draft) -> Show:
         draft.show("".join(pieces))
 
     return show
+
+
+async def _unseen(piece: str) -> None:
+    """Nothing is shown before it is decided."""
 
 
 def _clean(heard: Heard) -> Heard:

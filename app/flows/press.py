@@ -19,6 +19,7 @@ from app.domain.conversations import Opened
 from app.domain.orders import Order
 from app.errors import BadOffer, Conflict, InProgress, NotFound, OutOfStock, Problem, ProviderDown, TooManyPending
 from app.flows import checkout
+from app.flows.call_human import has_one
 from app.infra.messenger import Sent
 from app.shop import Shop
 
@@ -85,7 +86,9 @@ async def _answer(shop: Shop, opened: Opened, raw: str) -> str:
     pressed = message.interactive and message.interactive.button_reply
     if pressed and pressed.id.startswith(PAY):
         return await _pay(shop, opened, pressed.id.removeprefix(PAY))
-    return "" if message.type in SILENT else texts.said("only_words", opened.language)
+    if message.type in SILENT or await has_one(shop, opened):  # then it is not for the machine
+        return ""
+    return texts.said("only_words", opened.language)
 
 
 async def _pay(shop: Shop, opened: Opened, token: str) -> str:

@@ -37,10 +37,24 @@ STOP = _SMALL_TALK | frozenset(
         "одну штук заказать закажу посоветуй посоветуйте то нибудь почему "
         "ти ви мені мене мій ми він вона це є чи та або але що який яка які яке скільки коштує ціна хотів хотіла б "
         "потрібен потрібна потрібно потрібні шукаю знайди знайти покажіть купити придбати взяти дайте можна можете "
-        "будь ласка для на в у з із за від до як де коли продаєте один одну замовити порадь порадьте",
+        "будь ласка щось для на в у з із за від до як де коли продаєте один одну замовити порадь порадьте",
         most=1000,
     )
 )
+
+
+# Words that ask for no goods in particular: with nothing else said, for whatever there is.
+_ANY = frozenset(
+    words_of(
+        "sale sell available stock assortment catalog catalogue recommend suggest gift present "
+        "продаже продаёте продаете наличии ассортимент ассортименте каталог каталоге посоветуй посоветуйте "
+        "посоветуете порекомендуй порекомендуйте подарок подарка "
+        "продажу продажі продаєте наявності асортимент асортименті каталог каталозі порадь порадьте порадите "
+        "подарунок подарунка",
+        most=1000,
+    )
+)
+_HAVE = re.compile(r"\b(what|which)\b.*\bhave\b|\b(что|какие)\b.*\bесть\b|\b(що|які)\b.*\bє\b")
 
 
 class Wish(Enum):
@@ -49,6 +63,7 @@ class Wish(Enum):
     GREETING = auto()  # small talk, or a call for help with nothing named
     ORDERS = auto()
     HUMAN = auto()
+    SHELF = auto()  # whatever there is
     SEARCH = auto()
 
 
@@ -60,7 +75,9 @@ def wish(text: str) -> Wish:
         return Wish.ORDERS
     if len(words) <= MOST_ORDERED and _HUMAN.search(spelt):
         return Wish.HUMAN
-    return Wish.SEARCH if telling(text) else Wish.GREETING
+    if set(telling(text)) - _ANY:
+        return Wish.SEARCH
+    return Wish.SHELF if _ANY.intersection(words) or _HAVE.search(spelt) else Wish.GREETING
 
 
 def telling(text: str) -> list[str]:

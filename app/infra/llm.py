@@ -131,7 +131,7 @@ class OpenAi:
             refused = 400 <= error.status_code < 500 and error.status_code != 429
             kind = ProviderRefused if refused else ProviderDown
             raise kind(f"the model answered {error.status_code}") from None  # the chained error has the URL
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a chunk that is no JSON, or not in the protocol
+        except (openai.OpenAIError, ValueError, RecursionError) as error:  # the last two: no JSON, or not the protocol
             raise ProviderDown(f"the model does not answer ({type(error).__name__})") from None
         if not answer.ended:
             raise ProviderDown("the model broke off")

@@ -27,7 +27,7 @@ class Telegram(Party[wire.BotFault]):
 
     fault_type = wire.BotFault
 
-    def __init__(self, token: str, *, username: str = "torg_sandbox_bot", keep: int = JOURNAL) -> None:
+    def __init__(self, token: str, *, username: str = "torg_sandbox_bot", keep: int = JOURNAL, born: int = 0) -> None:
         bot_id, _, rest = token.partition(":")
         if not (bot_id.isdecimal() and rest):
             raise ValueError("a bot token is <digits>:<letters>")
@@ -42,7 +42,7 @@ class Telegram(Party[wire.BotFault]):
         self.missing: set[int] = set()
         self.webhook: wire.Webhook | None = None
         self.last_message_id = 0
-        self.last_update_id = 0
+        self.last_update_id = born  # from a clock: ids of an earlier run never come again
         # Method names are case-insensitive (Bot API "Making requests").
         self.methods: dict[str, Callable[[wire.Params], Any]] = {
             "getme": self.get_me,

@@ -1,6 +1,7 @@
 -- name: know_turns :many Known
 -- Of each of these turns: what became of it, which of its messages are stored already with another turn, and what its
--- user has written in the last five minutes.
+-- user has written in the last five minutes, but for what was given up or whose answer may be lost: who has none may ask
+-- again in the same words.
 -- $1 turn_ids         uuid[]
 -- $2 conversation_ids int8[]  -- one per turn
 -- $3 places           int8[]  -- for each message: the place of its turn, from 1
@@ -9,8 +10,11 @@ SELECT t.state, coalesce(t.answer, '') AS answer, coalesce(t.answered_by, '') AS
        ARRAY(SELECT e.external_id FROM unnest($3::bigint[], $4::text[]) AS e (place, external_id)
               WHERE e.place = w.n AND (SELECT m.turn_id FROM messages m WHERE m.conversation_id = w.conversation_id
                 AND m.external_id = e.external_id) <> w.turn_id) AS external_ids,
-       ARRAY(SELECT r.text FROM messages r WHERE r.conversation_id = w.conversation_id AND r.at > now() - interval '5 minutes'
-                AND r.role = 'user' AND r.turn_id <> w.turn_id ORDER BY r.at DESC, r.id DESC LIMIT 50) AS texts
+       ARRAY(SELECT r.text FROM messages r JOIN turns k ON k.id = r.turn_id
+              WHERE r.conversation_id = w.conversation_id AND r.at > now() - interval '5 minutes' AND r.role = 'user'
+                AND r.turn_id <> w.turn_id AND (greatest(k.created_at, k.sending_at) > now() - interval '30 seconds'
+                     OR k.state <> 'open' AND (k.sending_at IS NULL OR k.sent_at IS NOT NULL))
+              ORDER BY r.at DESC, r.id DESC LIMIT 50) AS texts
   FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS w (turn_id, conversation_id, n)
   LEFT JOIN LATERAL (SELECT k.* FROM turns k WHERE k.id = w.turn_id LIMIT 1) t ON true
  ORDER BY w.n;

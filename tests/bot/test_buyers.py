@@ -6,6 +6,7 @@ from uuid import uuid4
 import msgspec
 
 from app.bot.visit import Visit
+from app.channels import sayings
 from app.channels.line import Offer
 from app.domain import referrals
 from app.domain.buffers import Heard
@@ -184,6 +185,20 @@ async def test_support_hands_over_to_a_human_once(world: World, ann: Chat) -> No
     assert await world.scalar("SELECT count(*) FROM outbox WHERE kind = 'escalate'") == 1
     assert await world.scalar("SELECT escalated_at FROM conversations") == row["escalated_at"]
     assert (await ann.told("/start")).startswith("Hello")  # the bot's own affairs go on
+
+
+async def test_support_where_nobody_is_calls_nobody(world: World, ann: Chat) -> None:
+    channel_id = await ann.channel()
+    await world.pg.fetch("UPDATE channels SET escalation_enabled = false WHERE id = $1", (channel_id,))
+    assert await ann.told("/support") == sayings.nobody("en")
+    assert await world.scalar("SELECT escalated_at FROM conversations") is None
+    assert await world.scalar("SELECT count(*) FROM outbox WHERE kind = 'escalate'") == 0
+
+
+async def test_a_picture_for_a_human_is_not_the_machines_affair(world: World, ann: Chat) -> None:
+    await ann.told("/support")
+    await ann.writes("", media="photo")
+    assert len(ann.texts()) == 1
 
 
 async def test_help_says_what_there_is(ann: Chat, admin: Chat) -> None:

@@ -136,7 +136,7 @@ class Writer:
         for table, column, key in (
             ("conversations", "heard_at", "id"), ("conversations", "opened_at", "id"),
             ("conversations", "reviewing_at", "id"), ("messages", "at", "conversation_id"),
-            ("turns", "created_at", "conversation_id"),
+            ("turns", "created_at", "conversation_id"), ("turns", "sending_at", "conversation_id"),
         ):  # fmt: skip
             await self.world.pg.fetch(
                 f"UPDATE {table} SET {column} = {column} - interval '{interval}' WHERE {key} = $1",

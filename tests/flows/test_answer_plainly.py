@@ -20,6 +20,10 @@ from tests.world import World
         ("where is my order?", Wish.ORDERS), ("Мои заказы", Wish.ORDERS), ("а где мой заказ", Wish.ORDERS),
         ("статус заказа", Wish.ORDERS), ("Де моє замовлення?", Wish.ORDERS), ("order status", Wish.ORDERS),
         ("I want to talk to a human", Wish.HUMAN), ("позовите оператора", Wish.HUMAN), ("Покличте людину", Wish.HUMAN),
+        ("What is on sale?", Wish.SHELF), ("Что есть в продаже?", Wish.SHELF), ("Що є в продажу?", Wish.SHELF),
+        ("Something for a gift", Wish.SHELF), ("Что-нибудь в подарок", Wish.SHELF), ("Щось у подарунок", Wish.SHELF),
+        ("hello, what do you have?", Wish.SHELF), ("а что у вас есть", Wish.SHELF), ("посоветуйте", Wish.SHELF),
+        ("gift card", Wish.SEARCH), ("что есть для windows в наличии", Wish.SEARCH), ("порадьте книгу", Wish.SEARCH),
         ("I want to order a windows key", Wish.SEARCH), ("хочу заказать ключ", Wish.SEARCH),
         ("замовити ключ", Wish.SEARCH), ("hello, do you have office?", Wish.SEARCH),
         ("книга о том, как человек с оператором ищет мой заказ в поле", Wish.SEARCH),
@@ -95,6 +99,15 @@ async def test_at_most_three_offers(world: World) -> None:
     (ann,) = await users(world, 1)
     answer = await ask(world, ann, "windows")
     assert (len(answer.offers), len(answer.text.split("\n"))) == (3, 7)
+
+
+async def test_who_asks_what_there_is_sees_the_shelf(world: World) -> None:
+    await world.product(title="Office Key")
+    await world.product("A", title="Windows Key")
+    (ann,) = await users(world, 1)
+    answer = await ask(world, ann, "Что есть в продаже?", "ru")
+    assert (answer.text, answer.quality) == ("Вот что у нас есть:\n• Windows Key: 100.00 RUB, осталось 1", 0.8)
+    assert [offer.title for offer in answer.offers] == ["Windows Key"]
 
 
 async def test_nothing_found_is_said_and_worth_little(world: World) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from app.base import clock
 from app.channels import sayings
 from app.channels.line import Offer
 from app.domain import conversations, talks
@@ -14,6 +16,7 @@ from app.flows import consult, converse
 from app.infra.embedded import Servers
 from app.infra.messenger import Sent
 from app.infra.pipe import Pipe
+from app.infra.secrets import Offered
 from tests.flows.talking import Consultant, said, unsure, writer
 from tests.world import World
 
@@ -112,6 +115,7 @@ async def test_an_escalation_that_could_not_be_read_is_kept_all_the_same(
     failing(monkeypatch, ann.shop.reads.escalation)
     await ann.say("still there?")
     assert len(ann.street.sent) == 1
+    assert ann.street.shown == []  # the human may be reading along
     assert await ann.states() == ["escalated", "silent"]
 
 
@@ -182,6 +186,30 @@ async def test_the_same_words_are_a_duplicate_for_five_minutes(
     await ann.later(SIX_HOURS)
     await ann.say(first)
     assert (await ann.states())[-1] == ("silent" if duplicate else "answered")
+
+
+@pytest.mark.parametrize("error", [unsure(), RuntimeError("a defect")])
+async def test_who_has_got_no_answer_may_ask_again_in_the_same_words(
+    world: World, consultant: Consultant, error: Exception
+) -> None:
+    ann = await writer(world)
+    (consultant.answers if isinstance(error, RuntimeError) else ann.street.fails).append(error)
+    with suppress(RuntimeError):
+        await ann.say("Have you got an editor?")
+    await ann.say("Have you got an editor?")
+    assert ann.street.sent == []  # the answer may be on its way
+    await ann.later("31 seconds")
+    await ann.say("Have you got an editor?")
+    assert len(ann.street.sent) == 1
+
+
+async def test_who_asks_for_a_human_where_there_is_none_is_told_so(world: World, consultant: Consultant) -> None:
+    ann = await writer(world)
+    await world.pg.fetch("UPDATE channels SET escalation_enabled = false", ())
+    consultant.answers.append(said("A human will answer here.", hand_over=True))
+    await ann.say("I want a human")
+    assert ann.street.texts() == [sayings.nobody("en")]
+    assert await ann.states() == ["answered"]
 
 
 async def test_another_peers_words_are_no_duplicate(world: World, consultant: Consultant) -> None:
@@ -291,6 +319,19 @@ async def test_what_surely_did_not_leave_is_sent_when_the_batch_comes_again(
     await ann.take(batch)
     assert ann.street.sent == [("1001", "Here you are", [product])]
     assert len(consultant.asked) == 1
+
+
+async def test_an_offer_that_has_ended_meanwhile_is_not_said_again(world: World, consultant: Consultant) -> None:
+    ann, product, signs = await writer(world), await world.product("A"), world.shop.deps.offers
+    assert signs
+    token = signs.issue(Offered(product, 1, 10_000, "RUB", 1, clock.unix_s()))
+    consultant.answers.append(said("Here you are", Offer(product, "Key", 1, 10_000, "RUB", token)))
+    batch = ann.batch("a key please")
+    ann.street.fails.append(ProviderDown("away"))
+    with pytest.raises(ProviderDown):
+        await ann.take(batch)
+    await ann.take(batch)
+    assert ann.street.sent == [("1001", "Here you are", [])]
 
 
 async def test_what_may_have_arrived_is_not_sent_again(world: World, consultant: Consultant) -> None:

@@ -145,6 +145,7 @@ async def test_silence_ends_with_the_time(model: tuple[Model, llm.OpenAi]) -> No
         ("null",),
         ("7",),
         ('"text"',),
+        ("[" * 50_000 + "]" * 50_000,),
         (delta(content=7), delta("stop")),
         (delta(tool_calls=[{"index": n, "function": {"name": "x"}} for n in range(17)]), delta("tool_calls")),
         (delta(tool_calls=[{"index": 0, "function": {"arguments": "x" * 20_001}}]), delta("tool_calls")),

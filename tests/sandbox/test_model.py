@@ -130,12 +130,38 @@ async def test_who_wants_to_buy_gets_an_offer_of_what_is_left(world: World) -> N
         ("купити ключі", "offer_payment", {"error": "sold out"}, "На жаль: sold out."),
         ("my orders", "my_orders", {"orders": [{"number": 3, "status": "paid", "total": "1.00 RUB"}]},
          "Your orders:\n3: paid, 1.00 RUB"),
+        ("де моє замовлення", "my_orders", {"orders": []}, "У вас ще немає замовлень."),
         ("a human", "hand_over_to_human", {"handed_over": True}, "A human will answer you here."),
         ("banana", "search_catalog", {"products": []}, "I found nothing that fits."),
     ],
 )  # fmt: skip
 async def test_what_a_tool_told_is_put_into_words(world: World, words: str, name: str, told: Any, says: str) -> None:
     assert text_of(await world.stream(*asked_and_told(words, name, told))) == says
+
+
+PROMPT = {
+    "role": "system",
+    "content": '<catalog>\n[id, title, category, price]\n[8,"Office Key","Keys","45.00 RUB"]\n</catalog>\n'
+    "Answer in Ukrainian, unless the buyer writes in another language: then in that one.",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("What is on sale?", "We have: Office Key, 45.00 RUB."),
+        ("Привет, что-то в подарок", "У нас є: Office Key, 45.00 RUB."),
+        ("Щось у подарунок", "У нас є: Office Key, 45.00 RUB."),
+        ("мы ищем что-то в подарок", "У нас есть: Office Key, 45.00 RUB."),
+    ],
+)  # fmt: skip
+async def test_who_asks_for_anything_hears_of_the_prompts_catalog(world: World, words: str, says: str) -> None:
+    assert text_of(await world.stream(PROMPT, words)) == says
+
+
+async def test_a_query_is_as_long_as_the_tool_takes(world: World) -> None:
+    ((_, _, arguments),) = calls_of(await world.stream("x" * 4096))
+    assert json.loads(arguments) == {"query": "x" * model_script.LONGEST_QUERY}
 
 
 async def test_it_tries_the_words_one_by_one_and_gives_up(world: World) -> None:

@@ -301,6 +301,16 @@ async def test_update_is_pushed_with_the_secret_until_accepted(world: World) -> 
     assert "503" in ((await world.bot.get_webhook_info()).last_error_message or "")
 
 
+async def test_no_update_has_the_id_of_one_of_an_earlier_run() -> None:
+    product = Product(200)
+    api = Telegram(TOKEN, born=1_700_000_000_000)
+    hook = Litestar([post("/hook")(product.hook)], openapi_config=None, logging_config=None)
+    async with running(hook) as url, running(api.app()):
+        api.set_webhook({"url": f"{url}/hook"})
+        await api.push_update({})
+    assert product.got[0][1]["update_id"] == 1_700_000_000_001
+
+
 async def test_update_to_a_dead_webhook_is_told(world: World) -> None:
     await world.call("setWebhook", url="http://127.0.0.1:1/")
     entry = await world.api.push_update({"update_id": 50})

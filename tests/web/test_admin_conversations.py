@@ -1,5 +1,6 @@
 """Admin over real HTTP: conversations that agents read, answer in and hand back, and the channels' settings."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -7,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from app import errors
-from app.domain import conversations
+from app.domain import agents, conversations
 from app.flows import consult
 from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
@@ -115,6 +116,13 @@ async def test_words_are_said_once_per_key(world: World, redis: Pipe, redis_forg
     other = await acting(world, "admin")
     assert (await say(other, conversation_id, "hello", "key-1")).content != first.content
     assert await world.scalar("SELECT count(*) FROM outbox WHERE kind = 'speak'") == 2
+
+
+async def test_the_same_words_at_the_same_moment_are_said_once(world: World) -> None:
+    ann, _ = await escalated(world, "1001"), await acting(world, "admin")
+    conversation_id, user_id = (await ann.conversation())["id"], await world.scalar("SELECT max(id) FROM users")
+    said = [agents.say(world.pg, user_id, conversation_id, "key", "hello") for _ in range(8)]
+    assert sorted(spoken.word for spoken in await asyncio.gather(*said)) == ["repeated"] * 7 + ["said"]
 
 
 async def test_what_is_not_there_or_not_theirs(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from app import errors
 from app.channels.line import Offer
+from app.flows import offer
 from app.flows.put_aside import Aside
 from app.web import chat, reply
 from app.web.cart import Taken
@@ -70,6 +71,11 @@ def test_an_offer_is_ordered_as_the_api_reads_it() -> None:
 def test_an_offer_that_cannot_be_had_loses_its_button() -> None:
     (over,) = found(r"const OVER = new Set\(\[(.*?)\]\)", CARD)
     assert names(over.replace('"', "")) == {errors.BadOffer.type, errors.OfferStale.type, errors.OutOfStock.type}
+
+
+def test_an_offer_is_kept_by_the_page_for_as_long_as_it_is_good() -> None:
+    ((minutes, ms),) = re.findall(r"const OFFERED_MS = (\d+) \* ([\d_]+);", VIEW)
+    assert int(minutes) * int(ms) == offer.LIFE_S * 1000
 
 
 def test_what_was_put_aside_is_read_as_it_is_told() -> None:

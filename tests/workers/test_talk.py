@@ -14,7 +14,7 @@ from app.base import keys, tally
 from app.base.ids import derived_id
 from app.domain import buffers, conversations
 from app.domain.buffers import Batch, Heard
-from app.errors import PostgresDown, ProviderDown
+from app.errors import PostgresDown, Problem, ProviderDown
 from app.flows import converse, press
 from app.infra.pipe import Pipe
 from app.shop import Shop, opened
@@ -258,8 +258,9 @@ async def test_a_run_that_always_fails_is_given_up_and_the_next_is_answered(
     assert tally.RUNS_LOST.values[()] == lost + 1
 
 
-async def test_postgres_away_is_no_try(
-    shop: Shop, channel: int, answers: Scripted, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [PostgresDown("away"), ProviderDown("the bot has said enough", retry_after_s=1)])
+async def test_what_is_away_or_asks_to_wait_is_no_try(
+    shop: Shop, channel: int, answers: Scripted, monkeypatch: pytest.MonkeyPatch, error: Problem
 ) -> None:
     monkeypatch.setattr(talks, "TRIES", 1)
     away = 3
@@ -268,7 +269,7 @@ async def test_postgres_away_is_no_try(
         nonlocal away
         away -= 1
         if away >= 0:
-            raise PostgresDown("away")
+            raise error
 
     answers.deed = fail
     await say(shop, channel, 1)

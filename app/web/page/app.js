@@ -105,7 +105,7 @@ function drawNav() {
 
 function drawNotice() {
   const place = document.getElementById("notice");
-  const guest = session === "none" && !/^#\/o\//.test(location.hash); // an order's page says it in its own words
+  const guest = session === "none" && !/^#\/(o\/|chat$|p\/\d+\/ask$)/.test(location.hash); // these say it themselves
   const said = navigator.onLine === false ? "offline" : session === "ended" ? "ended" : guest ? "noTelegram" : null;
   if (place.dataset.said === String(said)) return;
   place.dataset.said = String(said);

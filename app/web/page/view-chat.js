@@ -17,6 +17,7 @@ const MOST_TEXT = 2000;
 const PATIENCE = 8; // calls, the first included
 const NEAR_PX = 160; // from the end: who reads there wants to see what comes
 const IDEAS = ["ideaNew", "ideaGift", "ideaOrder"];
+const OFFERED_MS = 15 * 60_000; // what an offer is good for
 const LOST = new Set([400, 403, 413, 422]); // the same question again would be refused again
 const OF_HUMANS = new Set(["agent", "system"]);
 
@@ -48,6 +49,7 @@ export async function chat({ root, signal, params: [about], go, rerun }) {
   }
   put(root, title(t("chat"), "sr"), notes, list, heard, form);
   so.messages.forEach(old);
+  offerAgain(so.messages);
   escalated(so.escalated);
   follow(signal, (event) => (!event || event.type === "chat:message") && refresh());
   keepAboveKeyboard(form, signal);
@@ -59,6 +61,24 @@ export async function chat({ root, signal, params: [about], go, rerun }) {
   function old({ id, role, text, at }) {
     list.append(bubble(role, text, at));
     seen = id;
+  }
+
+  // The latest offers can still be pressed, wherever the buyer was meanwhile: the shop tells them only once.
+  function offerAgain(messages) {
+    const kept = session.get("offered");
+    if (!kept || Date.now() > kept.until) return;
+    const place = messages.findLastIndex(({ role, text }) => role === "assistant" && text === kept.text);
+    if (place >= 0 && kept.offers.length) list.children[place].append(cards(kept.offers));
+  }
+
+  function cards(offers) {
+    return h("div", { class: "offers" }, offers.map((one) => offerCard(one, { signal, go, onOver: () => over(one) })));
+  }
+
+  // Ordered, or not to be had: pressed once more it would be another order.
+  function over({ token }) {
+    const kept = session.get("offered");
+    if (kept) session.set("offered", { ...kept, offers: kept.offers.filter((other) => other.token !== token) });
   }
 
   // A question that was left before its answer was there.
@@ -201,7 +221,10 @@ export async function chat({ root, signal, params: [about], go, rerun }) {
     const follows = nearEnd();
     if (!words.textContent) put(place, h("p", { class: "hint" }, icon(human ? "user" : "check"), t(state === "duplicate" ? "chatAgain" : "chatWaits")));
     else place.querySelector(".bubble-in").append(stamp(new Date().toISOString()));
-    if (offers.length) place.append(h("div", { class: "offers" }, offers.map((one) => offerCard(one, { signal, go }))));
+    if (offers.length) {
+      session.set("offered", { text: words.textContent, offers, until: Date.now() + OFFERED_MS });
+      place.append(cards(offers));
+    }
     escalated(human);
     if (by === "model") takeAside();
     if (follows) toEnd();
