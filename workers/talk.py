@@ -209,9 +209,9 @@ def runs(batch: Batch) -> Iterator[Batch]:
 
 
 def _is_nobodys(error: Exception) -> bool:
-    """No try: something that all conversations need is away, or a channel says when to come again."""
-    asked = isinstance(error, ProviderDown) and error.retry_after_s is not None
-    return asked or isinstance(error, PostgresDown | RedisDown)
+    """No try: something that all conversations need is away, or a channel that surely has not got the reply."""
+    held = isinstance(error, ProviderDown) and (not error.unsure or error.retry_after_s is not None)
+    return held or isinstance(error, PostgresDown | RedisDown)
 
 
 def _facts(batch: Batch) -> dict[str, object]:

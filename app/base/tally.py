@@ -183,7 +183,7 @@ TURNS = Counter(
 )  # fmt: skip
 TURN_SECONDS = Histogram(
     "torg_turn_seconds", "from the first look at a turn to its decision, the model's time included",
-    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, by=(),
+    0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, by=(),
 )  # fmt: skip
 ESCALATIONS = Counter("torg_escalations_total", "conversations handed over to a human, by why", reason=())
 REPLIES = Counter(

@@ -63,6 +63,9 @@ async def press_pay(query: CallbackQuery, visit: Visit) -> Reply:
     offered = _read(visit, token)
     if offered is None or offered.user_id != visit.opened.user_id:
         return visit.say("offer_unknown")
+    order = await checkout.bought(visit.shop, offered.user_id, token)
+    if order and order.status != "pending":
+        return _placed(visit, order)
     ways = await _ways(visit, offered)
     if not ways:
         return visit.say("no_payment")

@@ -102,7 +102,7 @@ async def accept_offer(
         raise BadOffer("this is no offer to you", reason="unknown")
     want = Want(
         user_id=user_id, cart=[stock.Units(offered.product_id, offered.quantity)], provider=provider,
-        idempotency_key=idempotency_key or f"offer:{digest.hex()[:32]}", request_hash=request_hash or digest,
+        idempotency_key=idempotency_key or _key_of(token), request_hash=request_hash or digest,
         offered_minor=offered.price_minor,
     )  # fmt: skip
     if offered.expires_s > clock.unix_s():
@@ -111,6 +111,16 @@ async def accept_offer(
     if repeat is None:
         raise BadOffer("the offer has ended: ask for a new one", reason="expired")
     return await _resume(shop, want, repeat)
+
+
+async def bought(shop: Shop, user_id: int, token: str) -> orders.Order | None:
+    """The order that this buyer has made of the offer by its button."""
+    repeat = await orders.find_repeat(shop.deps.pg, user_id, _key_of(token))
+    return await orders.get(shop.deps.pg, repeat.order_id, user_id) if repeat else None
+
+
+def _key_of(token: str) -> str:
+    return f"offer:{sha256(token.encode()).hexdigest()[:32]}"
 
 
 async def _try(shop: Shop, want: Want, seller_id: int, counted: list[stock.Units]) -> Placed | None:

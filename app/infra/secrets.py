@@ -180,6 +180,8 @@ class Offers:
             signed = base64.b64decode(token, altchars=b"-_", validate=True)
         except ValueError:  # also for what is not ASCII
             return None
+        if base64.urlsafe_b64encode(signed).decode() != token:  # another spelling would be another order's key
+            return None
         told, signature = signed[: -self.MAC_BYTES], signed[-self.MAC_BYTES :]
         if not same(signature, self._sign(told)):
             return None

@@ -131,6 +131,7 @@ async def test_a_balance_that_suffices_pays(world: World, ann: Chat) -> None:
     assert told.endswith("is paid.")
     await world.drain()
     assert any("KEY-1" in text for text in ann.texts())
+    assert (await ann.tells(data)).endswith("is paid.")  # and nobody is asked again how to pay
     assert (await ledger.balances(world.pg, await ann.user_id()))[0].balance_minor == 0
 
 

@@ -247,7 +247,7 @@ async def test_a_run_that_always_fails_is_given_up_and_the_next_is_answered(
     lost = tally.RUNS_LOST.values[()]
 
     async def fail(batch: Batch) -> None:
-        raise ProviderDown("Telegram does not answer")
+        raise ProviderDown("Telegram does not answer", unsure=True)
 
     await say(shop, channel, 1, raw="{}")
     await say(shop, channel, 2)
@@ -258,7 +258,11 @@ async def test_a_run_that_always_fails_is_given_up_and_the_next_is_answered(
     assert tally.RUNS_LOST.values[()] == lost + 1
 
 
-@pytest.mark.parametrize("error", [PostgresDown("away"), ProviderDown("the bot has said enough", retry_after_s=1)])
+@pytest.mark.parametrize(
+    "error",
+    [PostgresDown("away"), ProviderDown("the bot has said enough", retry_after_s=1), ProviderDown("refused")],
+    ids=["postgres", "paced", "refused"],
+)
 async def test_what_is_away_or_asks_to_wait_is_no_try(
     shop: Shop, channel: int, answers: Scripted, monkeypatch: pytest.MonkeyPatch, error: Problem
 ) -> None:
