@@ -5,6 +5,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import openai
 import pytest
 
 from app import errors
@@ -113,6 +114,22 @@ async def test_a_human_has_it(consultant: Consultant, buyer: Buyer) -> None:
     consultant.play = play
     ((kind, done),) = await told(buyer)
     assert (kind, done["state"], done["by"], done["escalated"]) == ("done", "silent", "", True)
+
+
+async def test_the_client_of_openai_reads_it_too(consultant: Consultant, buyer: Buyer, world: World) -> None:
+    consultant.play = consultant.slowly
+    session = buyer.headers["Authorization"].removeprefix("Bearer ")
+    async with openai.AsyncOpenAI(base_url=str(world.http.base_url), api_key=session, max_retries=0) as client:
+        body = {"id": str(uuid4()), "text": "hello"}
+        async with await client.post(
+            "/api/chat", body=body, cast_to=object, stream=True, stream_cls=openai.AsyncStream[object]
+        ) as stream:
+            told = [await anext(stream)]  # while the rest is being written
+            consultant.go.set()
+            told += [data async for data in stream]
+    (turn,) = consultant.asked
+    done = {"turn": str(turn.id), "state": "answered", "by": "model", "escalated": False}
+    assert told == [{"text": "Hel"}, {"text": "lo"}, done]
 
 
 async def test_any_way_to_cut_the_stream_reads_the_same(consultant: Consultant, buyer: Buyer) -> None:
