@@ -24,7 +24,6 @@ from app.shop import Shop
 
 log = structlog.get_logger(__name__)
 
-ANSWERS_FIRST_S = 0.003  # before the bell: callers of the same moment are answered, and their bells are one write
 AGAIN = 2  # times, when another has moved the order while a move waited for it
 
 TYPE = "order:status-changed"  # of the realtime event
@@ -76,7 +75,6 @@ async def follow_up(shop: Shop, moved: moves.Moved) -> None:
     tasks: list[Task] = [(f"ring {id}", partial(settle.ring, shop, id)) for id in moved.outbox_ids]
     if moved.product_ids:
         tasks.append(("counters", lambda: hold.forget(shop, moved.seller_id, moved.product_ids)))
-    await asyncio.sleep(ANSWERS_FIRST_S)
     shop.errands.send_all(f"order-status-update:{moved.id}", tasks, order_status=moved.status)
 
 
