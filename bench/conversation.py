@@ -30,7 +30,7 @@ from app import shop as shops
 from app.base import tally
 from app.base.heard import Heard
 from app.base.ids import new_id
-from app.channels.line import Offer
+from app.channels.line import Offer, Unseen
 from app.demo import environment
 from app.domain import conversations
 from app.domain.buffers import Batch
@@ -99,22 +99,8 @@ class Line:
         await self.street.send(peer, text)
         return Sent.DELIVERED
 
-    def draft(self, peer: str, turn_id: UUID) -> "Draft":
-        return Draft(self, peer)
-
-
-class Draft:
-    def __init__(self, line: Line, peer: str) -> None:
-        self.line, self.peer = line, peer
-
-    def show(self, text: str) -> None:
-        pass
-
-    async def finish(self, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
-        return await self.line.say(self.peer, language, text, offers)
-
-    async def close(self) -> None:
-        pass
+    def draft(self, peer: str, turn_id: UUID) -> Unseen:
+        return Unseen(self, peer)
 
 
 def main() -> None:

@@ -37,6 +37,20 @@ class Draft(Protocol):
         ...
 
 
+class Unseen:
+    """The draft of a line that shows nothing of a reply until it is whole."""
+
+    def __init__(self, line: "Line", peer: str) -> None:
+        self._line, self._peer = line, peer
+
+    def show(self, text: str) -> None: ...
+
+    async def finish(self, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
+        return await self._line.say(self._peer, language, text, offers)
+
+    async def close(self) -> None: ...
+
+
 class Line(Protocol):
     """One channel's way out. Sends are tried once: `ProviderDown.unsure` says whether one may have arrived."""
 

@@ -66,7 +66,7 @@ class Handed(msgspec.Struct, frozen=True):
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """A channel with all that can be set."""
+    """A channel with all that can be set; `endpoint_id` is the webhook that hears what is said there."""
 
     id: int
     kind: str

@@ -78,10 +78,6 @@ class Messenger(Protocol):
         """That something is being written there, seen for five seconds. Nobody misses it."""
         ...
 
-    async def answer(self, query_id: str, text: str = "") -> Sent:
-        """A pressed button stops waiting; the text is shown for a moment. Nobody misses it."""
-        ...
-
     async def close(self) -> None: ...
 
 
@@ -110,9 +106,6 @@ class Late:
 
     async def typing(self, chat_id: int) -> Sent:
         return await (await self._it()).typing(chat_id)
-
-    async def answer(self, query_id: str, text: str = "") -> Sent:
-        return await (await self._it()).answer(query_id, text)
 
     async def close(self) -> None:
         await (await self.made).close()
@@ -172,10 +165,6 @@ class Careful:
 
     async def typing(self, chat_id: int) -> Sent:
         return await self._try(chat_id, lambda: self.messenger.typing(chat_id))
-
-    async def answer(self, query_id: str, text: str = "") -> Sent:
-        self.alone()
-        return await self.messenger.answer(query_id, text)  # no message, so it takes no place
 
     async def close(self) -> None:
         await self.messenger.close()

@@ -62,9 +62,6 @@ class Telegram:
     async def typing(self, chat_id: int) -> Sent:
         return await _done(self.bot.send_chat_action(chat_id, "typing"))
 
-    async def answer(self, query_id: str, text: str = "") -> Sent:
-        return await _done(self.bot.answer_callback_query(query_id, text=text or None))
-
     async def close(self) -> None:
         await self.bot.session.close()
 

@@ -1,7 +1,6 @@
 """Admin, channels: how long each waits for more messages, when it hands over to a human, and who hears what is said.
 Admins only: channels are the house's."""
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from litestar.params import JSONBody, PathParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from app.domain import agents
+from app.domain.agents import Instance
 from app.flows import attend
 from app.web.admin import seen
 from app.web.admin_conversations import admin
@@ -36,39 +36,21 @@ class ChannelEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint_id: UUID | UnsetType | None = UNSET
 
 
-class ChannelCard(msgspec.Struct, frozen=True):
-    """A channel: a bot, a phone number, the Mini App; `endpoint_id` is the webhook that hears what is said there."""
-
-    id: int
-    kind: str
-    external_id: str
-    name: str
-    active: bool
-    quiet_ms: int
-    most: int
-    escalation_enabled: bool
-    escalation_threshold: int
-    escalation_keywords: list[str]
-    endpoint_id: UUID | None
-    version: int
-    created_at: datetime
-
-
 class ChannelList(msgspec.Struct, frozen=True):
-    channels: list[ChannelCard]
+    channels: list[Instance]
 
 
 @get("/api/admin/channels", limits=("address", "admin"))
 async def list_channels(request: Req, shop: TheShop) -> ChannelList:
     """All channels."""
     await admin(request, shop)
-    return ChannelList([_card(found) for found in await agents.instances(shop.deps.pg)])
+    return ChannelList(await agents.instances(shop.deps.pg))
 
 
 @patch("/api/admin/channels/{channel_id:int}", limits=("address", "admin"))
 async def change_channel(
     request: Req, channel_id: ChannelId, data: JSONBody[ChannelEdit], shop: TheShop
-) -> Response[ChannelCard]:
+) -> Response[Instance]:
     """The fields that you send are changed, unless somebody changed the channel after the version that you name; doors
     and workers follow within seconds."""
     user_id = await admin(request, shop)
@@ -77,8 +59,4 @@ async def change_channel(
     fields = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     fields.pop("version", None)
     changed = await attend.change(shop, user_id, channel_id, version, fields)
-    return Response(_card(changed), headers={"ETag": f'"{changed.version}"'})
-
-
-def _card(found: agents.Instance) -> ChannelCard:
-    return ChannelCard(*msgspec.structs.astuple(found))
+    return Response(changed, headers={"ETag": f'"{changed.version}"'})

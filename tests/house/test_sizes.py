@@ -17,7 +17,6 @@ MOST_STATEMENT_LINES = 50
 # path or path:function -> why it may be larger
 LARGER: dict[str, str] = {
     "tests/sandbox/test_crystalpay.py": "a gateway's whole protocol, call by call, in the order of its documentation",
-    "tests/sandbox/test_telegram.py": "the Bot API's whole part that we play, method by method",
 }
 
 EMPTY_NAMES = re.compile(

@@ -147,15 +147,14 @@ async def test_a_message_is_edited_and_erased(telegram: Telegram, api: Simulator
     assert await telegram.edit(CHAT, message_id, "three") is Sent.REFUSED
 
 
-async def test_drafts_typing_and_answers(telegram: Telegram, api: Simulator) -> None:
+async def test_drafts_and_typing(telegram: Telegram, api: Simulator) -> None:
     assert await telegram.draft(CHAT, 7, "grow") is Sent.DELIVERED
     assert await telegram.draft(CHAT, 7, "") is Sent.DELIVERED
     assert await telegram.draft(-100, 7, "x") is Sent.REFUSED
     assert await telegram.typing(CHAT) is Sent.DELIVERED
-    assert await telegram.answer("77", "Done") is Sent.DELIVERED
     api.blocked.add(CHAT)
     assert await telegram.typing(CHAT) is Sent.BLOCKED
-    assert [entry.name for entry in api.log][-2:] == ["answerCallbackQuery", "sendChatAction"]
+    assert [entry.name for entry in api.log][-2:] == ["sendChatAction", "sendChatAction"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +193,7 @@ async def test_a_late_messenger_passes_everything_on(telegram: Telegram, api: Si
     await late.edit(CHAT, posted.message_id, "two", growing=True)
     await late.draft(CHAT, 7, "grow")
     await late.typing(CHAT)
-    await late.answer("77")
     await late.erase(CHAT, posted.message_id)
     assert [entry.name for entry in api.log] == [
-        "sendMessage", "editMessageText", "sendMessageDraft", "sendChatAction", "answerCallbackQuery", "deleteMessage",
+        "sendMessage", "editMessageText", "sendMessageDraft", "sendChatAction", "deleteMessage",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from app.channels.line import Offer
+from app.channels.line import Offer, Unseen
 from app.errors import RedisDown
 from app.infra.messenger import Sent
 
@@ -27,19 +27,6 @@ class AppLine:
             log.warning("a page is not told of a message and sees it when it looks", user_id=peer, error=str(error))
         return Sent.DELIVERED
 
-    def draft(self, peer: str, turn_id: UUID) -> "Unseen":
+    def draft(self, peer: str, turn_id: UUID) -> Unseen:
+        """Who asked by `POST /api/chat` reads a stream of their own."""
         return Unseen(self, peer)
-
-
-class Unseen:
-    """A reply that nobody watches grow: who asked by `POST /api/chat` reads its own stream."""
-
-    def __init__(self, line: AppLine, peer: str) -> None:
-        self._line, self._peer = line, peer
-
-    def show(self, text: str) -> None: ...
-
-    async def finish(self, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
-        return await self._line.say(self._peer, language, text, offers)
-
-    async def close(self) -> None: ...

@@ -15,7 +15,7 @@ import structlog
 
 from app.base import clock, prose, tally
 from app.base.money import Money
-from app.channels.line import Offer
+from app.channels.line import Offer, Unseen
 from app.channels.whatsapp import texts
 from app.errors import ProviderDown
 from app.infra.messenger import Sent
@@ -91,8 +91,8 @@ class WhatsAppLine:
             begun = True
         return sent
 
-    def draft(self, peer: str, turn_id: UUID) -> "WhatsAppDraft":
-        return WhatsAppDraft(self, peer)
+    def draft(self, peer: str, turn_id: UUID) -> Unseen:
+        return Unseen(self, peer)
 
     async def _open(self, peer: str) -> bool:
         now, until = clock.now(), self._until.get(peer)
@@ -123,22 +123,6 @@ class WhatsAppLine:
             raise asked
         tally.WHATSAPP.add(sent.name.lower())
         return sent
-
-
-class WhatsAppDraft:
-    """WhatsApp shows nothing of a reply that is being written; it is said when it is whole."""
-
-    def __init__(self, line: WhatsAppLine, peer: str) -> None:
-        self.line, self.peer = line, peer
-
-    def show(self, text: str) -> None:
-        pass
-
-    async def finish(self, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:
-        return await self.line.say(self.peer, language, text, offers)
-
-    async def close(self) -> None:
-        pass
 
 
 def written(language: str, text: str, offers: Sequence[Offer] = ()) -> list[Part]:

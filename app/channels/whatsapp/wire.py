@@ -24,7 +24,6 @@ MOST = 1000  # messages, and statuses, of one POST: more than Meta puts into one
 MAX_TEXT = 4096  # characters of one message (Cloud API, text messages)
 MAX_RAW = 8192  # of what is no words: of more, only its kind is kept
 MAX_NAME = 100
-OUTSIDE_WINDOW = frozenset({131047, 470})  # their user has not written for 24 hours: 470 is the older word for it
 
 _PHONE = re.compile(r"[0-9]{5,20}", re.ASCII)
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
@@ -41,10 +40,6 @@ class Failed(msgspec.Struct, frozen=True):
 
     external_id: str  # a digest of Meta's id, which spells its user's phone (base64) and has no place in a log
     code: int
-
-    @property
-    def outside_window(self) -> bool:
-        return self.code in OUTSIDE_WINDOW
 
 
 class Change(msgspec.Struct, frozen=True):
