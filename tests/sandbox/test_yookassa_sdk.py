@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -40,8 +41,8 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
 
 
 async def ask(call: Callable[..., T], *args: Any) -> T:
-    """The client waits for its answers, so it does that in a thread."""
-    return await asyncio.to_thread(call, *args)
+    """The client waits for its answers, so it does that in a thread; it writes into what it is given: a copy."""
+    return await asyncio.to_thread(call, *deepcopy(args))
 
 
 def money(value: str) -> dict[str, str]:
