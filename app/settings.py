@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model_url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://[^/\s]+[^\s]*)?$",
+            pattern=r"^(https?://[!-.0-~][!-~]*)?\Z",  # what is not ASCII would be refused by the first question only
             description="OpenAI-compatible endpoint, up to /v1; empty: OpenAI's own",
         ),
     ] = ""

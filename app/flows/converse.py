@@ -100,14 +100,12 @@ async def talk(shop: Shop, opened: Opened, turn: Turn, show: Show) -> Reply:
     """
     started = time.monotonic()
     turn = Turn(turn.id, [_clean(one) for one in turn.heard])
-    seen = await _read(shop, opened, turn)
-    if seen.known.state in (None, "open"):
+    seen, reply = await _read(shop, opened, turn), None
+    while reply is None and seen.known.state in (None, "open"):
         reply = await _answer(shop, opened, turn, seen, show)
-        if reply is None:  # somebody else has decided it meanwhile
-            (known,) = await together(_known(shop, opened, turn))
-            reply = await _again(shop, turn, known)
-    else:
-        reply = await _again(shop, turn, seen.known)
+        if reply is None:  # somebody else has decided it, or handed the conversation back, meanwhile
+            seen = await _read(shop, opened, turn)
+    reply = reply or await _again(shop, turn, seen.known)
     tally.TURNS.add(opened.kind, reply.state, reply.by)
     tally.TURN_SECONDS.of(reply.by).observe(time.monotonic() - started)
     log.info("turn", conversation_id=opened.id, turn_id=str(turn.id), state=reply.state, by=reply.by, mine=reply.mine)

@@ -3,6 +3,7 @@
 The model's arguments are untrusted: what does not fit is an error that the model is told, and never an exception.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -86,6 +87,7 @@ class Buyer(msgspec.Struct, frozen=True):
     shop: Shop
     user_id: int
     offered: set[int]
+    turn: asyncio.Lock  # of what changes something: one after another, in the order of the calls
 
 
 Use = Callable[[Call], Awaitable[Done]]
@@ -93,7 +95,7 @@ Use = Callable[[Call], Awaitable[Done]]
 
 def bound(shop: Shop, user_id: int) -> Use:
     """The tools of this buyer and nobody else, for one answer. Raises, when used: PostgresDown."""
-    buyer = Buyer(shop, user_id, set())
+    buyer = Buyer(shop, user_id, set(), asyncio.Lock())
 
     async def use(call: Call) -> Done:
         tool = TABLE.get(call.name)
@@ -104,7 +106,10 @@ def bound(shop: Shop, user_id: int) -> Use:
             given = msgspec.json.decode(call.arguments or "{}", type=takes, strict=False)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _error(f"the arguments do not fit: {str(error)[:200]}")
-        return await work(buyer, given)
+        if work not in IN_TURN:
+            return await work(buyer, given)
+        async with buyer.turn:
+            return await work(buyer, given)
 
     return use
 
@@ -199,6 +204,8 @@ def _error(text: str) -> Done:
 
 
 Work = Callable[[Buyer, Any], Awaitable[Done]]
+
+IN_TURN: tuple[Work, ...] = (_add, _offer)
 
 TABLE: dict[str, tuple[type[msgspec.Struct], Work]] = {
     "search_catalog": (SearchCatalog, _search),

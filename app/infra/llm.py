@@ -146,7 +146,8 @@ class _Answer:
     """What has come of one answer."""
 
     def __init__(self) -> None:
-        self.parts: dict[int, list[str]] = {}  # id, name and arguments of each call
+        self.parts: list[list[str]] = []  # id, name and arguments of each call
+        self.newest: dict[int, list[str]] = {}  # by the endpoint's index; some give all calls the same, or none
         self.size = 0
         self.ended = False
 
@@ -157,7 +158,7 @@ class _Answer:
         choice = chunk.choices[0]
         self.ended = self.ended or bool(choice.finish_reason)
         for told in choice.delta.tool_calls or ():
-            part = self.parts.setdefault(told.index or 0, ["", "", ""])
+            part = self._part(told)
             part[0] = part[0] or told.id or ""
             if told.function:
                 part[1] += told.function.name or ""
@@ -167,11 +168,20 @@ class _Answer:
             raise ValueError("calls out of proportion")
         return choice.delta.content or ""
 
+    def _part(self, told: _Told) -> list[str]:
+        """The call that this piece is of. A name after arguments, or with another id, begins the next one."""
+        part = self.newest.get(told.index or 0)
+        named = told.function and told.function.name
+        if part is None or (named and part[1] and (part[2] or (told.id and told.id != part[0]))):
+            part = self.newest[told.index or 0] = ["", "", ""]
+            self.parts.append(part)
+        return part
+
     def calls(self) -> list[Call]:
         """The calls, whole."""
         return [
             Call(_clean(id) or f"call_{n}", _clean(name), _clean(given))
-            for n, (id, name, given) in sorted(self.parts.items())
+            for n, (id, name, given) in enumerate(self.parts)
         ]
 
 

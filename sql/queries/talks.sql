@@ -88,7 +88,7 @@ RETURNING id;
 -- name: close_turn :opt Closed
 -- The turn is decided, once: its answer is stored and claimed for sending, with the offers that hold at this moment; the
 -- channel's webhook is owed its events, the team its alert. In a conversation that a human has meanwhile nothing is said
--- but that, every five minutes. No row: somebody else has decided it.
+-- but that, every five minutes. No row: somebody else has decided it, or it is not a human's any more.
 -- $1 turn_id         uuid
 -- $2 conversation_id int8
 -- $3 state           text    -- answered, escalated, silent
@@ -113,7 +113,7 @@ WITH offered AS (  -- as quote_products reckons: the units that an order would c
 talk AS (
     SELECT c.id, c.channel_id, c.user_id, CASE WHEN c.escalated_at IS NULL THEN $3 ELSE 'silent' END AS state,
            coalesce(c.reviewing_at < now() - interval '5 minutes', true) AS due
-      FROM conversations c WHERE c.id = $2 FOR UPDATE),
+      FROM conversations c WHERE c.id = $2 AND ($3 <> 'silent' OR c.escalated_at IS NOT NULL) FOR UPDATE),
 said AS (
     SELECT k.*, CASE WHEN k.state <> 'silent' THEN $5 || CASE WHEN EXISTS (SELECT FROM offered WHERE NOT holds)
            THEN E'\n\n' || $10 ELSE '' END WHEN k.due THEN $9 ELSE '' END AS text FROM talk k),

@@ -9,7 +9,7 @@ import pytest
 from app.base.ids import new_id
 from app.channels import sayings, team
 from app.channels.line import Offer
-from app.domain import agents
+from app.domain import agents, talks
 from app.domain.conversations import claim_send, release
 from app.errors import ProviderDown
 from app.flows import consult, converse
@@ -119,6 +119,28 @@ async def test_a_human_who_comes_while_the_machine_thinks_is_not_talked_over(
     await ann.say("what do your keys cost")
     assert ann.street.texts() == [REVIEW]
     assert await ann.states() == ["silent"]
+
+
+async def test_who_is_handed_back_while_their_words_are_read_is_answered(
+    world: World, consultant: Consultant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await writer(world)
+    admin_id = (await (await acting(world, "admin")).get("/api/me")).json()["user_id"]
+    await ann.say("operator")
+    await ann.later("6 minutes")
+    store, handed = talks.store, []
+
+    async def stored(*args: Any) -> bool:
+        done = await store(*args)
+        if not handed:
+            handed.append(await converse.hand_back(ann.shop, admin_id, (await ann.conversation())["id"]))
+        return done
+
+    monkeypatch.setattr(talks, "store", stored)
+    await ann.say("do you have office keys?")
+    assert handed == [True]
+    assert ann.street.texts() == [HUMAN, "You asked: do you have office keys?"]  # and not that a human is looking at it
+    assert await ann.states() == ["escalated", "answered"]
 
 
 async def test_weak_answers_are_counted_anew_after_a_hand_back(world: World, consultant: Consultant) -> None:

@@ -1,5 +1,6 @@
 """The model's tools: bound to one buyer, and deaf to everything that does not fit."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -116,6 +117,17 @@ async def test_so_many_offers_are_made_in_one_answer(world: World) -> None:
     told = [await hand("offer_payment", {"product_id": product, "quantity": 1}) for product in products]
     assert [next(iter(one)) for one in told] == ["offered"] * tools.MOST_OFFERS + ["error"]
     assert "offered" in await hand("offer_payment", {"product_id": products[0], "quantity": 1})
+
+
+async def test_calls_of_one_round_change_things_one_after_another(world: World) -> None:
+    products = [await world.product("A") for _ in range(8)]
+    several = await world.product(*"ABCDEF")
+    (ann,) = await users(world, 1)
+    hand = Hand(world, ann)
+    told = await asyncio.gather(*(hand("offer_payment", {"product_id": one, "quantity": 1}) for one in products))
+    assert [next(iter(one)) for one in told] == ["offered"] * tools.MOST_OFFERS + ["error"] * 5
+    await asyncio.gather(*(hand("add_to_cart", {"product_id": several, "quantity": n}) for n in (5, 4, 3, 2) * 5))
+    assert await cart.take(world.pg, ann) == [cart.Line(several, 2)]
 
 
 def test_no_text_can_end_a_fence() -> None:

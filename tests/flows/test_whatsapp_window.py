@@ -11,11 +11,11 @@ import pytest_asyncio
 from app.base import clock
 from app.channels.line import Offer
 from app.channels.whatsapp.line import WhatsAppLine
-from app.errors import ProviderDown
+from app.errors import PostgresDown, ProviderDown
 from app.flows import notify
 from app.flows.offer import offer
 from app.infra.embedded import Servers
-from app.sandbox.whatsapp_wire import GraphFault
+from app.sandbox.whatsapp_wire import GraphFault, Said
 from tests.flows.town import Town, built, invoice_in, picture, pressed, someone
 
 
@@ -156,6 +156,27 @@ async def test_the_window_is_asked_for_once_as_long_as_it_is_open(town: Town) ->
     at[0] -= timedelta(days=2)
     assert (await line.say(peer, "en", "hello")).name == "REFUSED"
     assert (asked, reopened) == ([peer, peer], [peer])
+
+
+@pytest.mark.parametrize("what", ["words", "picture"])
+async def test_a_reply_whose_window_could_not_be_looked_up_is_sent_by_the_next_try(
+    town: Town, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    peer, line = someone(), town.shop.lines["whatsapp"]
+    heard, failures = line.heard, [PostgresDown("the connection was cut")]
+
+    async def failing(peer: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return await heard(peer)
+
+    monkeypatch.setattr(line, "heard", failing)
+    await town.phone.say(picture(peer) if what == "picture" else Said(sender=peer, text="hello"))
+    (batch,) = await town.take()
+    for tries in range(2):
+        assert len(town.phone.texts_to(peer)) == 0, tries
+        await town.talk._work_on(town.shop, batch)
+    assert (failures, len(town.phone.texts_to(peer))) == ([], 1)
 
 
 async def test_a_reply_that_breaks_off_in_the_middle_is_not_said_again(town: Town) -> None:

@@ -172,6 +172,25 @@ async def test_endpoints_that_leave_things_out_are_understood() -> None:
         assert b"\r\nauthorization: bearer none\r\n" in raw.requests[0].lower()
 
 
+@pytest.mark.parametrize("index", [0, None])
+async def test_calls_that_an_endpoint_does_not_number_are_told_apart(index: int | None) -> None:
+    pieces = [
+        {"id": "a", "function": {"name": "search_catalog", "arguments": ""}},
+        {"function": {"arguments": '{"query":'}},
+        {"id": "x", "function": {"arguments": '"key"}'}},  # some give every piece an id of its own
+        {"id": "b", "function": {"name": "my_orders", "arguments": "{}"}},
+        {"id": "c", "function": {"name": "my_orders"}},
+        {"id": "d", "function": {"name": "search_", "arguments": ""}},
+        {"id": "d", "function": {"name": "catalog", "arguments": "{}"}},
+    ]
+    chunks = [*(delta(tool_calls=[{"index": index} | piece]) for piece in pieces), delta("tool_calls")]
+    async with listening(Raw(streamed(*chunks))) as raw, opened(f"http://127.0.0.1:{raw.port}") as port:
+        assert await heard(port, BUY) == [
+            Call("a", "search_catalog", '{"query":"key"}'), Call("b", "my_orders", "{}"), Call("c", "my_orders", ""),
+            Call("d", "search_catalog", "{}"),
+        ]  # fmt: skip
+
+
 async def test_what_postgres_cannot_hold_is_left_out() -> None:
     chunks = (delta(content="a\x00b\ud800c"), delta("stop"))
     async with listening(Raw(streamed(*chunks, "[DONE]"))) as raw, opened(f"http://127.0.0.1:{raw.port}") as port:

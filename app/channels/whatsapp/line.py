@@ -17,7 +17,7 @@ from app.base import clock, prose, tally
 from app.base.money import Money
 from app.channels.line import Offer, Unseen
 from app.channels.whatsapp import texts
-from app.errors import ProviderDown
+from app.errors import PostgresDown, ProviderDown
 from app.infra.messenger import Sent
 from app.infra.whatsapp import MAX_BODY, MAX_BUTTONS, MAX_TEXT, MAX_TITLE, Button
 
@@ -97,7 +97,10 @@ class WhatsAppLine:
     async def _open(self, peer: str) -> bool:
         now, until = clock.now(), self._until.get(peer)
         if until is None or now >= until:
-            until = open_until(await self.heard(peer))
+            try:
+                until = open_until(await self.heard(peer))
+            except PostgresDown:  # nothing has left: the claim is given up
+                raise ProviderDown("nobody can say whether the window is open") from None
             if until is None or now >= until:
                 return False
             if len(self._until) >= REMEMBERED:
