@@ -163,6 +163,7 @@ CREATE TABLE public.broadcasts (
     created_by bigint NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     ended_at timestamp with time zone,
+    draft uuid,
     CONSTRAINT broadcasts_audience_check CHECK ((audience = ANY (ARRAY['all'::text, 'buyers'::text]))),
     CONSTRAINT broadcasts_check CHECK (((state = ANY (ARRAY['done'::text, 'cancelled'::text])) = (ended_at IS NOT NULL))),
     CONSTRAINT broadcasts_state_check CHECK ((state = ANY (ARRAY['running'::text, 'paused'::text, 'done'::text, 'cancelled'::text]))),
@@ -938,6 +939,9 @@ ALTER TABLE public.users ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 ALTER TABLE ONLY public.balances
     ADD CONSTRAINT balances_pkey PRIMARY KEY (user_id, currency);
+
+ALTER TABLE ONLY public.broadcasts
+    ADD CONSTRAINT broadcasts_draft_key UNIQUE (draft);
 
 ALTER TABLE ONLY public.broadcasts
     ADD CONSTRAINT broadcasts_pkey PRIMARY KEY (id);

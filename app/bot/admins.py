@@ -10,8 +10,7 @@ from app.base import prose
 from app.base.ids import derived_id
 from app.base.money import Money
 from app.bot.visit import Reply, Visit, label
-from app.channels.telegram.texts import LANGUAGES
-from app.domain import conversations, dead, figures
+from app.domain import dead, figures
 from app.errors import Conflict
 from app.flows import broadcast, converse, replay
 from app.infra.messenger import Button
@@ -78,21 +77,18 @@ async def draft_broadcast(message: Message, visit: Visit, command: CommandObject
 
 
 async def approve_broadcast(query: CallbackQuery, visit: Visit) -> Reply:
-    """It is under way, once for its draft, however often the button is pressed."""
+    """The draft is one broadcast, or none: what was pressed first counts, and later presses are told of it."""
     audience, drafted = (query.data or "").removeprefix(CRY), query.message
-    if audience == "none":
-        return visit.say("broadcast_cancelled", instead=True)
-    if audience not in ("all", "buyers") or not isinstance(drafted, Message) or not drafted.text:
+    if audience not in ("all", "buyers", "none") or not isinstance(drafted, Message) or not drafted.text:
         return visit.say("pressed_old")
-    claim = derived_id(b"broadcast", visit.opened.peer.encode(), str(drafted.message_id).encode())
-    if not await conversations.claim_send(visit.shop.deps.pg, claim, visit.opened.id):
-        return visit.say("broadcast_twice")
-    said = dict.fromkeys(LANGUAGES, drafted.text)
+    draft = derived_id(b"broadcast", visit.opened.peer.encode(), str(drafted.message_id).encode())
     try:
-        begun = await broadcast.create(visit.shop, visit.opened.user_id, said, audience)
+        become = await broadcast.approve(visit.shop, visit.opened.user_id, draft, drafted.text, audience)
     except Conflict:
         return visit.say("broadcast_twice")
-    return visit.say("broadcast_started", id=begun.id)
+    if become.state == "cancelled" and not become.sent:
+        return visit.say("broadcast_cancelled", instead=True)
+    return visit.say("broadcast_over" if become.state in ("done", "cancelled") else "broadcast_started", id=become.id)
 
 
 async def list_dead(message: Message, visit: Visit) -> Reply:

@@ -8,13 +8,13 @@ from aiogram.filters import Command
 from aiogram.types import CallbackQuery, Message
 
 from app.base import prose
-from app.base.ids import parse_id
+from app.base.ids import derived_id, parse_id
 from app.base.money import Money
 from app.bot import buying, texts
 from app.bot.visit import Reply, Visit, label
 from app.channels import sayings
 from app.channels.telegram.texts import MAX_LENGTH
-from app.domain import customers, goods, orders
+from app.domain import conversations, customers, goods, orders
 from app.domain.orders import Order
 from app.flows.call_human import call_human, has_one
 from app.infra.messenger import Button
@@ -126,8 +126,13 @@ async def unknown(message: Message, visit: Visit) -> Reply:
 
 
 async def no_words(message: Message, visit: Visit) -> Reply | None:
+    """One answer, also to an album, which comes as a message for each of its pictures."""
     if await has_one(visit.shop, visit.opened):
         return None  # it is not for the machine
+    if message.media_group_id:
+        album = derived_id(b"album", visit.opened.peer.encode(), message.media_group_id.encode())
+        if not await conversations.claim_send(visit.shop.deps.pg, album, visit.opened.id):
+            return None
     return visit.say("only_words")
 
 

@@ -56,9 +56,8 @@ WORDS = {
     "broadcast_cancel": "Cancel",
     "broadcast_started": "Broadcast {id} is under way.",
     "broadcast_cancelled": "Nothing was sent.",
-    "broadcast_twice": (
-        "This draft was approved before, or the same broadcast is under way. If it does not arrive, write it again."
-    ),
+    "broadcast_over": "Broadcast {id} is over.",
+    "broadcast_twice": "The same broadcast is under way.",
     "dead_none": "There are no dead letters.",
     "dead_head": "Dead letters: {count}",
     "dead_line": "{id} {kind}, {died}: {error}",

@@ -57,9 +57,8 @@ WORDS = {
     "broadcast_cancel": "Отмена",
     "broadcast_started": "Рассылка {id} началась.",
     "broadcast_cancelled": "Ничего не отправлено.",
-    "broadcast_twice": (
-        "Этот черновик уже подтверждён, или такая же рассылка идёт. Если она не приходит, напишите её ещё раз."
-    ),
+    "broadcast_over": "Рассылка {id} окончена.",
+    "broadcast_twice": "Такая же рассылка уже идёт.",
     "dead_none": "Неудавшихся заданий нет.",
     "dead_head": "Неудавшихся заданий: {count}",
     "dead_line": "{id} {kind}, {died}: {error}",

@@ -57,9 +57,8 @@ WORDS = {
     "broadcast_cancel": "Скасувати",
     "broadcast_started": "Розсилка {id} почалася.",
     "broadcast_cancelled": "Нічого не надіслано.",
-    "broadcast_twice": (
-        "Цю чернетку вже підтверджено, або така сама розсилка триває. Якщо вона не надходить, напишіть її ще раз."
-    ),
+    "broadcast_over": "Розсилку {id} завершено.",
+    "broadcast_twice": "Така сама розсилка вже триває.",
     "dead_none": "Невдалих завдань немає.",
     "dead_head": "Невдалих завдань: {count}",
     "dead_line": "{id} {kind}, {died}: {error}",

@@ -59,12 +59,17 @@ def alert(code: str, reason: str, who: str, conversation_id: int, link: str, lin
     kept: list[str] = []
     room = MAX_LENGTH - prose.units(head) - 1
     for role, text in reversed(lines):
-        line = f"{_ROLES[role][lang]}: {prose.cut(text.strip(), MOST_OF_A_LINE)}"
+        line = f"{_ROLES[role][lang]}: {prose.cut(_indented(text.strip()), MOST_OF_A_LINE)}"
         room -= prose.units(line) + 1
         if room < 0:
             break
         kept.insert(0, line)
     return "\n".join([head, "", *kept]).rstrip()
+
+
+def _indented(text: str) -> str:
+    """No line of what somebody wrote looks like somebody else's."""
+    return "\n  ".join(text.splitlines())
 
 
 def link(kind: str, peer: str, user_id: int) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 import msgspec
 
@@ -32,6 +33,14 @@ class Entered(msgspec.Struct, frozen=True):
     word: str
     id: int | None
     outbox_id: int | None
+
+
+class Drafted(msgspec.Struct, frozen=True):
+    """What became of a draft."""
+
+    id: int
+    state: str
+    sent: int  # users who have it
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -72,6 +81,7 @@ class Turned(msgspec.Struct, frozen=True):
 
 
 CREATE = One("broadcasts/create_broadcast", Entered)
+DRAFTED = Opt("broadcasts/find_drafted", Drafted)
 MOVE = One("broadcasts/move_broadcast", Moved)
 LIST = Many("broadcasts/list_broadcasts", Broadcast)
 FIND = Opt("broadcasts/find_broadcast", Work)
@@ -82,8 +92,15 @@ END_TURN = Opt("broadcasts/end_turn", Turned)
 NEWEST = 2**63 - 1
 
 
-async def create(pg: Postgres, user_id: int, texts: dict[str, str], audience: str) -> Entered:
-    return await CREATE(pg, user_id, msgspec.json.encode(texts).decode(), audience)
+async def create(
+    pg: Postgres, user_id: int, texts: dict[str, str], audience: str, *,
+    draft: UUID | None = None, state: str = "running",
+) -> Entered:  # fmt: skip
+    return await CREATE(pg, user_id, msgspec.json.encode(texts).decode(), audience, draft, state)
+
+
+async def drafted(pg: Postgres, draft: UUID) -> Drafted | None:
+    return await DRAFTED(pg, draft)
 
 
 async def move(pg: Postgres, user_id: int, broadcast_id: int, state: str) -> Moved:

@@ -98,9 +98,14 @@ async def channels(pg: Postgres) -> list[Channel]:
     return await CHANNELS(pg)
 
 
-async def open(pg: Postgres, channel_id: int, peer: str, *, name: str, username: str, language: str) -> Opened | None:
-    """The conversation with this peer, with its user; None when there is no such channel, or it is switched off."""
-    return await OPEN(pg, channel_id, peer, name, username, language)
+async def open(
+    pg: Postgres, channel_id: int, peer: str, *, name: str, username: str, language: str, at_s: int = 0
+) -> Opened | None:
+    """The conversation with this peer, with its user; None when there is no such channel, or it is switched off.
+
+    `at_s`: when it was written, which may be days ago: a channel repeats what we were not there for; 0: now.
+    """
+    return await OPEN(pg, channel_id, peer, name, username, language, at_s)
 
 
 async def latest(pg: Postgres, kind: Kind, external_id: str, peer: str, *, size: int) -> Latest | None:

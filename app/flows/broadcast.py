@@ -6,8 +6,10 @@ the two has one message sent again, to one user.
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -48,16 +50,37 @@ _texts = msgspec.json.Decoder(dict[str, str])
 
 async def create(shop: Shop, user_id: int, said: dict[str, str], audience: str) -> broadcasts.Broadcast:
     """The broadcast, under way. Raises: Forbidden, Malformed; Conflict while the same one is under way."""
+    return await _get(shop, user_id, await _made(shop, user_id, said, audience))
+
+
+async def approve(shop: Shop, user_id: int, draft: UUID, text: str, audience: str) -> broadcasts.Drafted:
+    """What has become of the draft, by this call or an earlier one: a broadcast that is sent, or is cancelled.
+
+    `audience`: "none" cancels it. Raises: Forbidden, Malformed; Conflict while the same one is under way.
+    """
+    said, state = dict.fromkeys(texts.LANGUAGES, text), "cancelled" if audience == "none" else "running"
+    with suppress(Conflict):  # with an earlier press of it, or with another broadcast
+        await _made(shop, user_id, said, "all" if audience == "none" else audience, draft, state)
+    found = await broadcasts.drafted(shop.deps.pg, draft)
+    if found is None:
+        raise Conflict("the same broadcast is under way")
+    return found
+
+
+async def _made(
+    shop: Shop, user_id: int, said: dict[str, str], audience: str, draft: UUID | None = None, state: str = "running"
+) -> int:
     for language, text in said.items():
         if not text.strip() or len(text.encode("utf-16-le")) // 2 > texts.MAX_LENGTH:
             raise Malformed(f"texts.{language}: 1 to {texts.MAX_LENGTH} characters, as Telegram counts them")
-    done = await broadcasts.create(shop.deps.pg, user_id, said, audience)
+    done = await broadcasts.create(shop.deps.pg, user_id, said, audience, draft=draft, state=state)
     if done.word == "forbidden":
         raise Forbidden("only admins may do this")
-    if done.id is None or done.outbox_id is None:
+    if done.id is None:
         raise Conflict("the same broadcast is under way")
-    await _ring(shop, done.outbox_id, 0)
-    return await _get(shop, user_id, done.id)
+    if done.outbox_id is not None:
+        await _ring(shop, done.outbox_id, 0)
+    return done.id
 
 
 async def move(shop: Shop, user_id: int, broadcast_id: int, state: str) -> broadcasts.Broadcast:

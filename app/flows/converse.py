@@ -77,7 +77,10 @@ async def converse(shop: Shop, batch: Batch) -> None:
         for field in ("name", "username", "language")
     )
     pg = shop.deps.pg
-    opened = await conversations.open(pg, batch.channel_id, batch.peer, name=name, username=username, language=language)
+    opened = await conversations.open(
+        pg, batch.channel_id, batch.peer, name=name, username=username, language=language,
+        at_s=max(one.at_s for one in heard),
+    )  # fmt: skip
     if opened is None:
         log.warning("nobody is answered here: the channel is switched off", channel_id=batch.channel_id)
         return

@@ -1,6 +1,6 @@
 """Offer: what can be bought at this moment, with a token that holds the checkout to it (decision 0021)."""
 
-from app.base import clock
+from app.base import clock, prose
 from app.channels.line import Offer
 from app.domain import stock
 from app.infra.secrets import Offered
@@ -36,5 +36,4 @@ def made(shop: Shop, user_id: int, quoted: stock.Quote) -> Offer | None:
 
 def title(quoted: stock.Quote) -> str:
     """The title on one line, and no longer than a button or a line of a list takes."""
-    line = " ".join(quoted.title.split())
-    return line if len(line) <= LONGEST_TITLE else f"{line[: LONGEST_TITLE - 1]}…"
+    return prose.one_line(quoted.title, LONGEST_TITLE)

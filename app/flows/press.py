@@ -54,7 +54,7 @@ async def press(shop: Shop, batch: Batch) -> None:
     """
     line, heard = shop.lines.get("whatsapp"), batch.heard[0]
     told = {"name": heard.name, "username": heard.username, "language": heard.language}
-    opened = await conversations.open(shop.deps.pg, batch.channel_id, batch.peer, **told)
+    opened = await conversations.open(shop.deps.pg, batch.channel_id, batch.peer, at_s=heard.at_s, **told)
     if line is None or opened is None:
         log.warning("nobody answers here", channel_id=batch.channel_id, turn_id=str(batch.id))
         return

@@ -72,6 +72,7 @@ class Say(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     data: str = ""  # of a button in this chat; the newest message that has it, or `message_id`
     message_id: int | None = None
     media: Literal["photo", "sticker", "voice"] | None = None
+    album: str = ""  # of which the photo is one
     name: str = "Ann"
     username: str | None = None
     language: str | None = "en"
@@ -192,8 +193,9 @@ def written(say: Say, message_id: int, at_s: int) -> dict[str, Any]:
     file = {"file_id": f"file-{message_id}", "file_unique_id": f"unique-{message_id}"}
     match say.media:
         case "photo":
-            caption = {"caption": say.text} if say.text else {}
-            return message | {"photo": [file | {"width": 90, "height": 90}]} | caption
+            more = {"caption": say.text, "media_group_id": say.album}
+            photo = {"photo": [file | {"width": 90, "height": 90}]}
+            return message | photo | {name: value for name, value in more.items() if value}
         case "sticker":
             kind = {"type": "regular", "width": 512, "height": 512, "is_animated": False, "is_video": False}
             return message | {"sticker": file | kind}

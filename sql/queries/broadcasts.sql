@@ -1,26 +1,35 @@
 -- name: create_broadcast :one Entered
--- A message to everybody is under way, with its job and its line of the trail; or the word says why not.
+-- A message to everybody is under way, with its job and its line of the trail; or the word says why not. A draft becomes
+-- one broadcast, whatever is pressed under it, and however often: cancelled, it is there too, so that nothing else becomes of it.
 -- $1 user_id  int8
 -- $2 texts    jsonb  -- by language
 -- $3 audience text
+-- $4 draft    uuid   -- may be null
+-- $5 state    text   -- running, cancelled
 WITH who AS (SELECT FROM staff s WHERE s.user_id = $1 AND s.role = 'admin'),
 made AS (
-    INSERT INTO broadcasts (texts, audience, created_by) SELECT $2, $3, $1 FROM who
-    ON CONFLICT (audience, md5(texts::text)) WHERE state IN ('running', 'paused') DO NOTHING
-    RETURNING id),
+    INSERT INTO broadcasts (texts, audience, created_by, draft, state, ended_at)
+    SELECT $2, $3, $1, $4, $5, CASE $5 WHEN 'cancelled' THEN now() END FROM who
+    ON CONFLICT DO NOTHING  -- the draft has become one, or the same is under way
+    RETURNING id, state),
 noted AS (
     INSERT INTO changes (user_id, role, noun, what)
     SELECT $1, 'admin', 'broadcast', jsonb_build_object(
-           'broadcast', m.id, 'state', jsonb_build_object('old', NULL, 'new', 'running'),
+           'broadcast', m.id, 'state', jsonb_build_object('old', NULL, 'new', m.state),
            'audience', jsonb_build_object('old', NULL, 'new', $3), 'texts', jsonb_build_object('old', NULL, 'new', $2))
       FROM made m),
 owed AS (
     INSERT INTO outbox (kind, key, payload)
-    SELECT 'broadcast', m.id::text, jsonb_build_object('broadcast_id', m.id) FROM made m
+    SELECT 'broadcast', m.id::text, jsonb_build_object('broadcast_id', m.id) FROM made m WHERE m.state = 'running'
     RETURNING id)
 SELECT CASE WHEN NOT EXISTS (SELECT FROM who) THEN 'forbidden' WHEN EXISTS (SELECT FROM made) THEN 'created'
             ELSE 'taken' END AS word,
        (SELECT m.id FROM made m) AS id, (SELECT o.id FROM owed o) AS outbox_id;
+
+-- name: find_drafted :opt Drafted
+-- What became of a draft. No row: nothing yet.
+-- $1 draft uuid
+SELECT b.id, b.state, b.sent FROM broadcasts b WHERE b.draft = $1;
 
 -- name: move_broadcast :one Moved
 -- A broadcast is in this state, with its line of the trail, or the word says why not. One that goes on has its job again.

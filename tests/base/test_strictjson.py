@@ -29,8 +29,41 @@ objects = st.dictionaries(texts, values, max_size=6)
 @given(objects, st.booleans(), st.sampled_from([None, 1]))
 def test_an_unambiguous_object_is_what_json_says(given_: dict[str, Any], ascii_only: bool, indent: int | None) -> None:
     body = json.dumps(given_, ensure_ascii=ascii_only, indent=indent).encode()
-    if rb"\u0000" not in body:  # an escaped backslash before u0000 is refused with the NUL
-        assert decode_object(body) == json.loads(body) == given_
+    assert decode_object(body) == json.loads(body) == given_
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (rb'{"a": "\\u0000"}', r"\u0000"),  # as somebody writes it who speaks of it
+        (rb'{"a": "\\\\u0000 \\ud800"}', r"\\u0000 \ud800"),
+        (rb'{"a": "\"\\"}', '"\\'),
+    ],
+)
+@pytest.mark.parametrize("mend", [False, True])
+def test_an_escaped_backslash_begins_no_escape(body: bytes, text: str, mend: bool) -> None:
+    assert decode_object(body, mend=mend) == {"a": text}
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (rb'{"a": "x\u0000y"}', "x\ufffdy"),
+        (rb'{"a": "\ud83d"}', "\ufffd"),
+        (rb'{"a": "\ude42\ud83d"}', "\ufffd\ufffd"),
+        (rb'{"a": "\ud83d\ud83d\ude42\ude42"}', "\ufffd\U0001f642\ufffd"),
+        (rb'{"a": "\uD83D\uDE42\\\u0000"}', "\U0001f642\\\ufffd"),
+    ],
+)
+def test_what_people_write_into_is_mended(body: bytes, text: str) -> None:
+    assert decode_object(body, mend=True) == {"a": text}
+
+
+@calm
+@given(st.text(st.characters(exclude_categories=[]), max_size=20))
+def test_any_text_of_people_is_read(text: str) -> None:
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # as JSON pairs halves, too
+    assert decode_object(json.dumps({"a": text}).encode(), mend=True) == {"a": whole.replace("\0", "\ufffd")}
 
 
 @calm

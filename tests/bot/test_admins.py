@@ -3,7 +3,10 @@
 import asyncio
 
 import msgspec
+import pytest
 
+from app.domain import broadcasts
+from app.errors import PostgresDown
 from tests.bot.chat import BOT, Chat
 from tests.world import World, invoice_of
 
@@ -60,11 +63,12 @@ async def test_a_broadcast_is_sent_as_it_was_shown_and_once(world: World, ann: C
     assert ann.texts()[1:] == []
     presses = [await admin.pressing("cry:all") for _ in range(3)]
     await asyncio.gather(*(BOT.feed(world.shop, press) for press in presses))
-    assert sorted(text.split()[0] for text in admin.texts()[-3:]) == ["Broadcast", "This", "This"]
+    number = await world.scalar("SELECT id FROM broadcasts")
+    assert admin.texts()[-3:] == [f"Broadcast {number} is under way."] * 3
     await world.drain()
     assert ann.texts()[1:] == ["Big *sale*\n<b>today</b>"]
-    assert await world.scalar("SELECT count(*) FROM broadcasts") == 1
-    await admin.presses("cry:all")  # after it has ended, too
+    assert await admin.tells("cry:all") == f"Broadcast {number} is over."
+    assert await admin.tells("cry:none") == f"Broadcast {number} is over."
     await world.drain()
     assert len(ann.texts()) == 2
     assert await world.scalar("SELECT count(*) FROM changes WHERE noun = 'broadcast'") == 1
@@ -82,9 +86,60 @@ async def test_buyers_alone_may_be_written_to(world: World, ann: Chat, admin: Ch
 
 async def test_a_cancelled_broadcast_is_gone(world: World, admin: Chat) -> None:
     await admin.writes("/broadcast Oops")
+    approved = await admin.pressing("cry:all")  # and on its way
     await admin.presses("cry:none")
     assert admin.texts() == ["Nothing was sent."]
-    assert await world.scalar("SELECT count(*) FROM broadcasts") == 0
+    await admin.feed(approved)
+    assert admin.texts() == ["Nothing was sent."]
+    await world.drain()
+    assert await world.scalar("SELECT array_agg(state) FROM broadcasts") == ["cancelled"]
+    assert await world.scalar("SELECT what -> 'state' ->> 'new' FROM changes WHERE noun = 'broadcast'") == "cancelled"
+    assert await world.scalar("SELECT count(*) FROM outbox WHERE kind = 'broadcast'") == 0
+
+
+async def test_what_was_approved_is_not_cancelled_by_its_draft(world: World, ann: Chat, admin: Chat) -> None:
+    await ann.writes("/start")
+    await admin.writes("/broadcast Sale")
+    cancelled = await admin.pressing("cry:none")
+    await admin.presses("cry:all")
+    await admin.feed(cancelled)
+    number = await world.scalar("SELECT id FROM broadcasts")
+    assert admin.texts()[1:] == [f"Broadcast {number} is under way."] * 2
+    await world.drain()
+    assert ann.texts()[1:] == ["Sale"]
+
+
+async def test_an_approval_whose_worker_died_is_told_of_by_the_next(
+    world: World, ann: Chat, admin: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ann.writes("/start")
+    await admin.writes("/broadcast Sale")
+    approved = await admin.pressing("cry:all")
+    with monkeypatch.context() as patch:
+
+        async def dies(*_: object) -> None:
+            raise PostgresDown("the process is gone")
+
+        patch.setattr(broadcasts, "drafted", dies)
+        with pytest.raises(PostgresDown):
+            await admin.feed(approved)
+    await admin.feed(approved)
+    assert admin.texts()[1:] == [f"Broadcast {await world.scalar('SELECT id FROM broadcasts')} is under way."]
+    await world.drain()
+    assert ann.texts()[1:] == ["Sale"]
+
+
+async def test_the_same_words_are_not_under_way_twice(world: World, ann: Chat, admin: Chat) -> None:
+    await ann.writes("/start")
+    for _ in range(2):
+        await admin.writes("/broadcast Sale")
+        await admin.presses("cry:all")
+    assert admin.texts()[-1] == "The same broadcast is under way."
+    await world.drain()
+    assert ann.texts()[1:] == ["Sale"]
+    await admin.presses("cry:all")  # that one is over: the second draft may go
+    await world.drain()
+    assert ann.texts()[1:] == ["Sale", "Sale"]
 
 
 async def test_who_is_no_admin_any_more_may_not_approve(world: World, admin: Chat) -> None:

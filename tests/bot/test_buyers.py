@@ -216,6 +216,12 @@ async def test_what_is_no_words_is_not_read(ann: Chat) -> None:
         assert await ann.told("", media=media) == "I can read only words. What are you looking for?"
 
 
+async def test_an_album_is_answered_once(ann: Chat) -> None:
+    for album in ("7", "7", "8", "7"):
+        await ann.writes("", media="photo", album=album)
+    assert len(ann.texts()) == 2
+
+
 async def test_a_button_that_is_none_is_too_old(ann: Chat) -> None:
     for data in ("", "x", "cry:all", "again:1", "p:", "p0", "px:abc", "pay", "🙂"):
         assert await ann.tells_forged(data) == "This button is too old."

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.channels.telegram.texts import LANGUAGES, MAX_LENGTH, alert, language, order_news
+from app.base import prose
+from app.channels.telegram.texts import LANGUAGES, MAX_LENGTH, alert, language, order_news, supply
 
 STATUSES = ("delivered", "preorder", "paid")
 
@@ -40,6 +41,12 @@ def test_goods_that_do_not_fit_wait_in_the_shop(code: str) -> None:
     assert "KK" not in short
     assert short.startswith(order_news("delivered", code, 7, [], max_length=MAX_LENGTH))
     assert len(order_news("preorder", code, 10**18, [("t" * 200, "c" * 10_000)], max_length=MAX_LENGTH)) <= MAX_LENGTH
+
+
+def test_what_telegram_counts_are_units() -> None:
+    faces = [("Key", "🙂" * 3000)]
+    assert "🙂" not in order_news("delivered", "en", 7, faces, max_length=MAX_LENGTH)
+    assert prose.units(supply("en", 7, [("🙂" * 3000, 1, "")])) <= MAX_LENGTH
 
 
 def test_a_webhook_that_was_disabled_is_told_in_each_language() -> None:

@@ -102,14 +102,14 @@ def test_without_a_token_of_ours_nobody_is_believed() -> None:
 
 
 def test_words_are_read_with_their_writer() -> None:
-    assert wire.read(body_of(value_of(text_of(ANN, "  Hello ")))) == [
+    assert wire.read(body_of(value_of(text_of(ANN, "  Hello ")))).messages == [
         (PHONE_ID, ANN, Heard("wamid.1", 1_700_000_000, "Ann", text="Hello"))
     ]
 
 
 def test_entries_changes_and_messages_are_all_read_in_their_order() -> None:
     values = [value_of(text_of(ANN, "1", 1), text_of(BOB, "2", 2)), value_of(text_of(ANN, "3", 3))]
-    found = wire.read(body_of(*values, entries=2))
+    found = wire.read(body_of(*values, entries=2)).messages
     assert [(peer, heard.name, heard.text) for _, peer, heard in found] == [
         (ANN, "Ann", "1"), (BOB, "", "2"), (ANN, "Ann", "3"),
     ] * 2  # fmt: skip
@@ -118,16 +118,16 @@ def test_entries_changes_and_messages_are_all_read_in_their_order() -> None:
 @pytest.mark.parametrize("kind", ["image", "audio", "location", "reaction", "unsupported", "order", "what comes next"])
 def test_what_is_no_words_keeps_its_json(kind: str) -> None:
     message = {"from": ANN, "id": "wamid.1", "timestamp": "1", "type": kind, kind: {"id": "7"}}
-    ((_, _, heard),) = wire.read(body_of(value_of(message)))
+    ((_, _, heard),) = wire.read(body_of(value_of(message))).messages
     assert (heard.text, json.loads(heard.raw)) == ("", message)
 
 
 def test_a_pressed_button_keeps_its_json_and_a_huge_message_only_its_kind() -> None:
     said = meta.message_of(meta.Said(sender=ANN, button="pay:token"), "wamid.1", 7)
-    ((_, _, heard),) = wire.read(body_of(value_of(said)))
+    ((_, _, heard),) = wire.read(body_of(value_of(said))).messages
     assert json.loads(heard.raw)["interactive"]["button_reply"]["id"] == "pay:token"
     huge = {"from": ANN, "id": "wamid.2", "timestamp": "1", "type": "image", "image": {"caption": "x" * 9000}}
-    ((_, _, heard),) = wire.read(body_of(value_of(huge)))
+    ((_, _, heard),) = wire.read(body_of(value_of(huge))).messages
     assert json.loads(heard.raw) == {"type": "image"}
 
 
@@ -144,9 +144,9 @@ def test_letters_tell_the_language(text: str, language: str) -> None:
 
 def test_a_long_text_and_name_are_cut_and_a_blank_text_is_no_words() -> None:
     named = value_of(text_of(ANN, "x" * 5000), contacts=[{"profile": {"name": "N" * 500}, "wa_id": ANN}])
-    ((_, _, heard),) = wire.read(body_of(named))
+    ((_, _, heard),) = wire.read(body_of(named)).messages
     assert (len(heard.text), len(heard.name)) == (wire.MAX_TEXT, wire.MAX_NAME)
-    ((_, _, blank),) = wire.read(body_of(value_of(text_of(ANN, " \n"))))
+    ((_, _, blank),) = wire.read(body_of(value_of(text_of(ANN, " \n")))).messages
     assert (blank.text, json.loads(blank.raw)["type"]) == ("", "text")
 
 
@@ -163,8 +163,7 @@ def test_a_long_text_and_name_are_cut_and_a_blank_text_is_no_words() -> None:
     ids=["empty", "another object", "another field", "errors", "no phone", "no digits"],
 )  # fmt: skip
 def test_what_is_not_ours_is_skipped(body: bytes) -> None:
-    assert wire.read(body) == []
-    assert wire.statuses(body) == []
+    assert wire.read(body) == wire.Told([], [], [])
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -179,29 +178,68 @@ def broken(change: Callable[[dict[str, Any]], object]) -> bytes:
         b"", b"[]", b"null", b"{", b'{"object":1}', b'{"entry":[]}', b'\xff{"object":"x"}',
         b'{"object":"whatsapp_business_account","object":"x","entry":[]}',
         b'{"object":"whatsapp_business_account","entry":{}}',
+        body_of(value_of(*[text_of(ANN, "x")] * (wire.MOST + 1))),
+        b'{"object":"whatsapp_business_account","entry":' + b"[" * 50_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_webhook_of_theirs_is_refused(body: bytes) -> None:
+    with pytest.raises(Malformed) as caught:
+        wire.read(body)
+    assert ANN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"object":"whatsapp_business_account","entry":[7]}',
         b'{"object":"whatsapp_business_account","entry":[{"changes":[7]}]}',
         b'{"object":"whatsapp_business_account","entry":[{"changes":[{"field":"messages","value":[]}]}]}',
         body_of({"messages": []}), body_of(value_of(metadata={"phone_number_id": "1/../2"})),
         broken(lambda m: m.pop("id")), broken(lambda m: m.update(id="")), broken(lambda m: m.update(id="x" * 201)),
         broken(lambda m: m.update(id="a b")), broken(lambda m: m.update(timestamp=1)),
         broken(lambda m: m.update(timestamp="-1")), broken(lambda m: m.update(timestamp="٣")),
-        broken(lambda m: m.update({"from": 380501234567})), broken(lambda m: m.update(text="hi")),
-        broken(lambda m: m.update(text={"body": "a\x00b"})), broken(lambda m: m.update(text={"body": "\ud800"})),
-        body_of(value_of(*[text_of(ANN, "x")] * (wire.MOST + 1))),
-        b'{"object":"whatsapp_business_account","entry":' + b"[" * 50_000,
+        broken(lambda m: m.update({"from": 380501234567})),
     ],
 )  # fmt: skip
-def test_what_contradicts_its_shape_is_refused(body: bytes) -> None:
-    with pytest.raises(Malformed) as caught:
-        wire.read(body)
-    assert ANN not in str(caught.value)
+def test_a_part_that_contradicts_its_shape_is_left_out_and_told(body: bytes) -> None:
+    told = wire.read(body)
+    assert (told.messages, told.failed, len(told.odd)) == ([], [], 1)
+    assert ANN not in told.odd[0]
+
+
+def test_what_is_beside_it_is_read() -> None:
+    bad: list[Any] = [7, None, {}, text_of(ANN, "x") | {"id": "a b"}, text_of(ANN, "x") | {"timestamp": 1}]
+    failures = [None, {"id": 5}, {"id": "q", "status": "failed", "errors": 7}, meta.status_of("w", ANN, "failed", 1, 7)]
+    contacts = [5, {"wa_id": BOB, "profile": None}, {"wa_id": ANN, "profile": {"name": "Ann"}}]
+    value = value_of(*bad, text_of(ANN, "hi"), contacts=contacts, statuses=failures)
+    told = wire.read(body_of({"metadata": 7}, value, value_of(contacts=None, messages=None, statuses=None)))
+    assert told.messages == [(PHONE_ID, ANN, Heard("wamid.1", 1_700_000_000, "Ann", text="hi"))]
+    assert [one.code for one in told.failed] == [7]
+    assert len(told.odd) == 1 + 2 + 5 + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a\x00b", "a\ufffdb"), ("\ud800", "\ufffd"), (r"what does \u0000 mean", r"what does \u0000 mean"),
+        ("half \ud83d", "half \ufffd"), ("\ud83d\ude42", "🙂"),
+    ],
+)  # fmt: skip
+def test_whatever_somebody_writes_is_read_as_far_as_it_can_be_kept(text: str, read: str) -> None:
+    told = wire.read(body_of(value_of(text_of(ANN, text))))
+    assert ([heard.text for _, _, heard in told.messages], told.odd) == ([read], [])
+
+
+def test_words_that_are_none_are_kept_as_something_else() -> None:
+    told = wire.read(broken(lambda m: m.update(text="hi")))
+    assert [(heard.text, json.loads(heard.raw)["type"]) for _, _, heard in told.messages] == [("", "text")]
+    assert len(told.odd) == 1
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_give_anything_but_messages_or_a_refusal(body: bytes) -> None:
-    for look in (wire.read, wire.statuses):
-        with suppress(Malformed):
-            assert isinstance(look(body), list)
+    with suppress(Malformed):
+        assert wire.read(body)
 
 
 ANYTHING = st.recursive(
@@ -221,9 +259,8 @@ ANYTHING = st.recursive(
 @given(ANYTHING, st.sampled_from(["messages", "statuses", "contacts", "metadata"]))
 def test_no_json_gives_anything_but_messages_or_a_refusal(anything: Any, place: str) -> None:
     for body in (body_of(value_of(**{place: anything})), body_of(anything), body_of(value_of(**{place: [anything]}))):
-        for look in (wire.read, wire.statuses):
-            with suppress(Malformed):
-                assert isinstance(look(body), list)
+        with suppress(Malformed):
+            assert wire.read(body)
 
 
 def test_failures_of_our_messages_are_told_apart() -> None:
@@ -233,11 +270,12 @@ def test_failures_of_our_messages_are_told_apart() -> None:
         meta.status_of("wamid.4", ANN, "failed", 1), {"id": "wamid.5", "status": "what comes next"},
     ]  # fmt: skip
     body = body_of(value_of(messages=[], statuses=told))
-    failed = wire.statuses(body)
+    told_of = wire.read(body)
+    failed = told_of.failed
     assert [one.code for one in failed] == [131047, 131026, 0]
     assert len({one.external_id for one in failed}) == 3
     assert "wamid" not in str(failed)  # Meta's ids spell phones
-    assert wire.read(body) == []
+    assert (told_of.messages, told_of.odd) == ([], [])
 
 
 # ---- replies

@@ -174,7 +174,7 @@ async def test_endpoints_that_leave_things_out_are_understood() -> None:
 
 @pytest.mark.parametrize("index", [0, None])
 async def test_calls_that_an_endpoint_does_not_number_are_told_apart(index: int | None) -> None:
-    pieces = [
+    pieces: list[dict[str, Any]] = [
         {"id": "a", "function": {"name": "search_catalog", "arguments": ""}},
         {"function": {"arguments": '{"query":'}},
         {"id": "x", "function": {"arguments": '"key"}'}},  # some give every piece an id of its own

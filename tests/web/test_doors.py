@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from app import errors
 from app.base import keys
-from app.domain import buffers
+from app.domain import buffers, conversations
 from app.domain.buffers import SHARDS, Heard
 from app.flows import hear
 from app.infra.embedded import Servers
@@ -226,9 +226,12 @@ async def test_every_message_of_a_post_waits_in_its_conversation_in_order(shared
 
 
 @in_module
-async def test_another_shops_phone_is_skipped_and_ours_is_heard(shared: World) -> None:
+async def test_another_phone_is_skipped_and_ours_is_heard(shared: World) -> None:
+    """Also one that was ours before: nobody could answer there."""
+    await conversations.register(shared.pg, "whatsapp", "998")
+    shared.app.state.channels.know(await conversations.channels(shared.pg))
     told = envelope(said(11), phone_id="999")
-    told["entry"] += envelope(said(12))["entry"]
+    told["entry"] += envelope(said(13), phone_id="998")["entry"] + envelope(said(12))["entry"]
     assert (await whatsapp(shared, told)).status_code == 200
     found = await waiting(shared.shop.deps.redis)
     assert [heard.text for heard in found["380501234567"]] == ["word 12"]

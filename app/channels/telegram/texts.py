@@ -209,7 +209,7 @@ def order_news(
     lang = language(code)
     head = _BY_STATUS[status][lang].format(number=number, **money)
     whole = "\n\n".join([head, *(f"{title}\n{content}" for title, content in goods)])
-    return whole if len(whole) <= max_length else f"{head}\n\n{_IN_APP[lang]}"
+    return whole if prose.units(whole) <= max_length else f"{head}\n\n{_IN_APP[lang]}"
 
 
 def pay_label(code: str, price: str, title: str) -> str:
@@ -235,4 +235,4 @@ def supply(code: str, number: int, lines: list[tuple[str, int, str]]) -> str:
         line.format(title=title, quantity=quantity) + (f", {due.format(due=by)}" if by else "")
         for title, quantity, by in lines
     ]
-    return "\n".join([head.format(number=number), *told])[:MAX_LENGTH]
+    return prose.cut("\n".join([head.format(number=number), *told]), MAX_LENGTH)

@@ -1,13 +1,14 @@
 """The Cloud API's webhook: its proof, what users wrote, and which of our messages failed. Pure; the door calls it.
 
 One POST may hold several entries, changes and messages (PROTOCOLS §6). A field, an object or a kind of message that we
-do not know is skipped, so that what Meta adds tomorrow stops nothing; what contradicts its own shape is refused whole.
+do not know is skipped, so that what Meta adds tomorrow stops nothing; a part that contradicts its own shape is left out
+and told, because Meta would repeat the whole for days, and the messages beside it would wait for nothing.
 """
 
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -42,18 +43,26 @@ class Failed(msgspec.Struct, frozen=True):
     code: int
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What one webhook says."""
+
+    messages: list[tuple[str, str, Heard]]  # our phone number's id, the sender's phone; in the order of the body
+    failed: list[Failed]
+    odd: list[str]  # why a part was left out, and never what it holds
+
+
 class Change(msgspec.Struct, frozen=True):
     field: str = ""
     value: dict[str, Any] = {}
 
 
 class Entry(msgspec.Struct, frozen=True):
-    changes: list[Change] = []
+    changes: list[Any] | None = None
 
 
 class Body(msgspec.Struct, frozen=True):
     object: str
-    entry: list[Entry] = []
+    entry: list[Any] | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -94,9 +103,9 @@ class Status(msgspec.Struct, frozen=True):
 
 class Value(msgspec.Struct, frozen=True):
     metadata: Metadata
-    contacts: list[Contact] = []
-    messages: list[dict[str, Any]] = []
-    statuses: list[Status] = []
+    contacts: list[Any] | None = None
+    messages: list[Any] | None = None
+    statuses: list[Any] | None = None
 
 
 def challenge(query: Mapping[str, str], verify_token: str) -> str | None:
@@ -113,23 +122,22 @@ def signed(body: bytes, header: str, app_secret: str) -> bool:
     return bool(app_secret) and same(_bytes(header), proof.encode())
 
 
-def read(body: bytes) -> list[tuple[str, str, Heard]]:
-    """Each message with our phone number's id and its sender's phone, in the order of the body. Raises: Malformed."""
-    found: list[tuple[str, str, Heard]] = []
-    for value in _values(body):
-        names = {one.wa_id: one.profile.name.strip()[:MAX_NAME] for one in value.contacts}
-        for given in value.messages:
-            message = _as(Message, given)
-            if _PHONE.fullmatch(message.sender):
-                told = _heard(message, given, names.get(message.sender, ""))
-                found.append((value.metadata.phone_number_id, message.sender, told))
-    return found
-
-
-def statuses(body: bytes) -> list[Failed]:
-    """Our messages that failed; the other statuses (sent, delivered, read) come in any order. Raises: Malformed."""
-    failed = (status for value in _values(body) for status in value.statuses if status.status == "failed")
-    return [Failed(_digest(status.id), status.errors[0].code if status.errors else 0) for status in failed]
+def read(body: bytes) -> Told:
+    """What the webhook says, as far as it can be read. Raises: Malformed, when nothing of it can."""
+    told = Told([], [], [])
+    for value in _values(body, told.odd):
+        names = {one.wa_id: one.profile.name.strip()[:MAX_NAME] for one in _each(Contact, value.contacts, told.odd)}
+        for given in value.messages or ():
+            for message in _each(Message, [given], told.odd):
+                if _PHONE.fullmatch(message.sender):
+                    heard = _heard(message, given, names.get(message.sender, ""), told.odd)
+                    told.messages.append((value.metadata.phone_number_id, message.sender, heard))
+        told.failed.extend(
+            Failed(_digest(status.id), status.errors[0].code if status.errors else 0)
+            for status in _each(Status, value.statuses, told.odd)
+            if status.status == "failed"  # sent, delivered and read come in any order
+        )
+    return told
 
 
 def language(text: str) -> str:
@@ -139,39 +147,44 @@ def language(text: str) -> str:
     return "ru" if _CYRILLIC.search(text) else ""
 
 
-def _heard(message: Message, given: dict[str, Any], name: str) -> Heard:
+def _heard(message: Message, given: dict[str, Any], name: str, odd: list[str]) -> Heard:
     at_s = int(message.timestamp)
-    if message.type == "text" and (text := _as(Text, given.get("text")).body.strip()[:MAX_TEXT]):
-        return Heard(message.id, at_s, name, text=text, language=language(text))
+    if message.type == "text":
+        for text in _each(Text, [given.get("text")], odd):
+            if words := text.body.strip()[:MAX_TEXT]:
+                return Heard(message.id, at_s, name, text=words, language=language(words))
     raw = msgspec.json.encode(given).decode()
     if len(raw) > MAX_RAW:
         raw = msgspec.json.encode({"type": message.type[:40]}).decode()
     return Heard(message.id, at_s, name, raw=raw)
 
 
-def _values(body: bytes) -> Iterator[Value]:
+def _values(body: bytes, odd: list[str]) -> Iterator[Value]:
     """What the changes that we know say. Raises: Malformed."""
     try:
-        given = _as(Body, decode_object(body))
+        given = msgspec.convert(decode_object(body, mend=True), Body)
     except BadJson as error:
         raise Malformed(f"the body is {error}") from None
+    except msgspec.ValidationError as error:
+        raise Malformed(f"not a WhatsApp webhook: {error}") from None
     if given.object != OBJECT:
         return
     messages = told = 0
-    for change in (change for entry in given.entry for change in entry.changes if change.field == FIELD):
-        value = _as(Value, change.value)
-        messages, told = messages + len(value.messages), told + len(value.statuses)
+    changes = (change for entry in _each(Entry, given.entry, odd) for change in _each(Change, entry.changes, odd))
+    for value in _each(Value, (change.value for change in changes if change.field == FIELD), odd):
+        messages, told = messages + len(value.messages or ()), told + len(value.statuses or ())
         if max(messages, told) > MOST:
             raise Malformed(f"more than {MOST} messages or statuses")
         yield value
 
 
-def _as(kind: type[T], given: object) -> T:
-    """Raises: Malformed, with the place and never the value."""
-    try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise Malformed(f"not a WhatsApp webhook: {error}") from None
+def _each(kind: type[T], given: Iterable[Any] | None, odd: list[str]) -> Iterator[T]:
+    """Those of this kind; of the others the place of what does not fit, and never the value."""
+    for one in given or ():
+        try:
+            yield msgspec.convert(one, kind)
+        except msgspec.ValidationError as error:
+            odd.append(f"{kind.__name__}: {error}")
 
 
 def _digest(text: str) -> str:
