@@ -16,6 +16,7 @@ from aiogram.types import CallbackQuery, Message, Update
 from pydantic import ValidationError
 
 from app.base import clock
+from app.base.ending import to_the_end
 from app.base.ids import derived_id
 from app.bot import admins, buyers, buying
 from app.bot.visit import Reply, Visit
@@ -61,7 +62,7 @@ class Bot:
         reply = await self.dispatcher.feed_update(self.bot, update, visit=visit)
         if reply is UNHANDLED or reply is None:
             return
-        await _send(visit, turn, reply, _pressed(event) if reply.instead else 0)
+        await to_the_end(_send(visit, turn, reply, _pressed(event) if reply.instead else 0))
 
 
 def _part(batch: Batch, number: int) -> Batch:
@@ -107,10 +108,13 @@ async def _send(visit: Visit, turn: Batch, reply: Reply, instead_of: int) -> Non
             if error.unsure:
                 log.warning("nobody knows whether it was sent", error=str(error), **facts)
                 return
-            if clock.unix_s() + wait_s > until_s:
+            try:
+                if clock.unix_s() + wait_s > until_s:
+                    raise
+                await asyncio.sleep(wait_s)
+            except (ProviderDown, asyncio.CancelledError):  # the next worker says it
                 await asyncio.shield(conversations.release(pg, turn.id))
                 raise
-            await asyncio.sleep(wait_s)
             continue
         if sent is Sent.DELIVERED:
             await conversations.mark_sent(pg, turn.id)

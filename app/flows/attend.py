@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from app.base import tally
+from app.base.ending import to_the_end
 from app.base.lease import Lease
 from app.channels import team
 from app.domain import agents, conversations, customers, outbox
@@ -65,6 +66,10 @@ async def escalate(shop: Shop, lease: Lease, job: outbox.Job) -> None:
 
 async def speak(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | None:
     """An agent's words are on their way, once at most. Raises: ProviderDown when they surely are not: again later."""
+    return await to_the_end(_speak(shop, lease, job))
+
+
+async def _speak(shop: Shop, lease: Lease, job: outbox.Job) -> outbox.Closed | None:
     pg, turn_id = shop.deps.pg, job.read(_words).turn_id
     claimed = await conversations.claim_reply(pg, turn_id)
     if claimed is None:

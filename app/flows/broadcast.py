@@ -4,16 +4,14 @@ One message is under way at a time, and the statement that counts it moves the c
 the two has one message sent again, to one user.
 """
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base.ending import to_the_end
 from app.base.lease import Lease
 from app.channels.telegram import texts
 from app.domain import broadcasts, outbox
@@ -27,15 +25,12 @@ MAX_PAGE = 100
 TURN_S = 10.0  # of one attempt; with the longest wait for a place and for Telegram it is less than TORG_JOB_TIMEOUT_S
 CHUNK = 100  # users read at a time
 LONG_S = 60  # that Telegram makes a chat wait: then the broadcast goes on without it
-GOODBYE_S = 1.0  # what the message under way gets when the worker stops
 
 OUTCOMES: dict[Sent, broadcasts.Outcome] = {
     Sent.DELIVERED: "sent",
     Sent.BLOCKED: "blocked",
     Sent.REFUSED: "failed",
 }
-
-T = TypeVar("T")
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -113,7 +108,8 @@ async def send(shop: Shop, lease: Lease, job: outbox.Job) -> None:
         people = await broadcasts.recipients(shop.deps.pg, broadcast_id, after=after, size=CHUNK)
         all_told = not people
         for one in people:
-            told = await _to_the_end(_tell(shop, shop.crier, lease, broadcast_id, one, said))
+            # A worker that stops lets the message under way be counted: otherwise it would be sent again.
+            told = await to_the_end(_tell(shop, shop.crier, lease, broadcast_id, one, said))
             if told is None:
                 log.warning("broadcast goes on elsewhere", broadcast_id=broadcast_id)
                 return
@@ -138,17 +134,6 @@ async def _tell(
             raise
         outcome = "failed"
     return await broadcasts.count(shop.deps.pg, lease, broadcast_id, to.id, outcome)
-
-
-async def _to_the_end(step: Coroutine[Any, Any, T]) -> T:
-    """A worker that stops lets the message under way be counted: otherwise it would be sent again."""
-    task = asyncio.create_task(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=GOODBYE_S)
-        task.cancel()
-        raise
 
 
 async def _get(shop: Shop, user_id: int, broadcast_id: int) -> broadcasts.Broadcast:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from app.base import clock, tally
+from app.base.ending import to_the_end
 from app.base.together import Read, together
 from app.channels import sayings, team
 from app.channels.line import Draft, Offer
@@ -91,7 +92,7 @@ async def converse(shop: Shop, batch: Batch) -> None:
     try:
         reply = await talk(shop, opened, Turn(batch.id, heard), _growing(draft))
         if reply.mine and reply.text:
-            await _send(shop, draft, opened, batch.id, reply)
+            await to_the_end(_send(shop, draft, opened, batch.id, reply))
     finally:
         await draft.close()
 

@@ -10,7 +10,9 @@ from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from app.base import clock
+from app.base.ending import to_the_end
 from app.base.money import Money
+from app.channels.line import Line
 from app.channels.whatsapp import texts
 from app.channels.whatsapp.line import PAY
 from app.domain import conversations
@@ -59,10 +61,15 @@ async def press(shop: Shop, batch: Batch) -> None:
         log.warning("nobody answers here", channel_id=batch.channel_id, turn_id=str(batch.id))
         return
     text = await _answer(shop, opened, heard.raw)
-    facts = {"conversation_id": opened.id, "turn_id": str(batch.id)}
     if not text or not await conversations.claim_send(shop.deps.pg, batch.id, opened.id):
-        log.info("nothing to say, or said before", **facts)
+        log.info("nothing to say, or said before", conversation_id=opened.id, turn_id=str(batch.id))
         return
+    await to_the_end(_say(shop, line, batch, opened, text))
+
+
+async def _say(shop: Shop, line: Line, batch: Batch, opened: Opened, text: str) -> None:
+    """The claimed answer leaves, once at most. Raises: ProviderDown when it surely did not: the claim is given up."""
+    facts = {"conversation_id": opened.id, "turn_id": str(batch.id)}
     try:
         sent = await line.say(batch.peer, opened.language, text)
     except ProviderDown as error:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.base import ending
 from app.base.ids import new_id
 from app.bot import dispatch
 from app.domain.buffers import Batch, Heard
@@ -121,4 +122,27 @@ async def test_a_reply_waits_for_its_chats_pace(world: World, ann: Chat, monkeyp
     monkeypatch.setattr(messenger, "turn", told)
     monkeypatch.setattr(dispatch, "PATIENCE_S", 10)
     await ann.writes("/help")
+    assert len(ann.texts()) == 1
+
+
+async def test_a_worker_that_stops_gives_up_a_reply_that_waits_for_its_place(
+    world: World, ann: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def told(chat_id: int) -> None:
+        asked.set()
+        raise ProviderDown("the chat has said enough for now", retry_after_s=4, whose="chat")
+
+    batch = await asking(ann)
+    with monkeypatch.context() as patch:
+        messenger: Any = world.shop.deps.messenger
+        patch.setattr(messenger, "turn", told)
+        patch.setattr(ending, "GOODBYE_S", 0.05)
+        answering = asyncio.create_task(ann.feed(batch))
+        await asked.wait()
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+    await ann.feed(batch)
     assert len(ann.texts()) == 1

@@ -12,7 +12,7 @@ from app.channels.line import Offer
 from app.domain import agents, talks
 from app.domain.conversations import claim_send, release
 from app.errors import ProviderDown
-from app.flows import consult, converse
+from app.flows import converse
 from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
 from tests.flows.talking import Consultant, Writer, said, unsure, writer
@@ -30,13 +30,6 @@ REVIEW, HUMAN = team.review("en"), sayings.human("en")
 async def world(pg_url: str, servers: Servers, redis: Pipe) -> AsyncIterator[World]:
     async with World.opened(pg_url, servers.redis_url, webhook_networks="127.0.0.0/8", admins=str(ADMIN)) as opened:
         yield opened
-
-
-@pytest.fixture
-def consultant(monkeypatch: pytest.MonkeyPatch) -> Consultant:
-    scripted = Consultant()
-    monkeypatch.setattr(consult, "consult", scripted)
-    return scripted
 
 
 @pytest.fixture
