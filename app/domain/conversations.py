@@ -103,7 +103,7 @@ async def open(
 ) -> Opened | None:
     """The conversation with this peer, with its user; None when there is no such channel, or it is switched off.
 
-    `at_s`: when it was written, which may be days ago: a channel repeats what we were not there for; 0: now.
+    `at_s`: when it was written; 0: now. WhatsApp repeats for days what we were not there for, and that opens no window.
     """
     return await OPEN(pg, channel_id, peer, name, username, language, at_s)
 

@@ -37,8 +37,9 @@ o AS (INSERT INTO orders
       RETURNING id, user_id),
 i AS (INSERT INTO order_items (order_id, position, product_id, title, kind, list_price_minor, price_minor)
       SELECT o.id, 1, p.id, 'Ключ <7>', 'shared', 1000, 1000 FROM o, p)
-INSERT INTO outbox (kind, key, payload)
-SELECT 'email', 'tell:' || o.id, jsonb_build_object('order_id', o.id, 'status', 'paid')
+INSERT INTO outbox (kind, key, payload, run_at)
+SELECT 'email', 'tell:' || o.id, jsonb_build_object('order_id', o.id, 'status', 'paid'),
+       now() - interval '1 s' + u.telegram_id * interval '1 ms'  -- one after another, as in life
   FROM o JOIN u ON u.id = o.user_id ORDER BY u.telegram_id
 RETURNING id"""
 BY = dead.By(0, "somebody")
