@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, strict types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## one benchmark: NAME=webhook, settle, status, jobs, conversation, lua, limits, idempotency, catalog or cache
+bench: $(READY) ## one benchmark: NAME=webhook, settle, status, jobs, conversation, chat, lua, limits, idempotency, catalog or cache
 	@$(BIN)/python -m bench $(NAME)
 
 SECONDS ?= 600
