@@ -76,7 +76,8 @@ class Desk:
     async def has(self, secrets: list[str]) -> bool:
         """These, and no others, are on the shelf."""
         prints = [self.sealer.fingerprint(f"{self.product_id}/{secret}".encode()) for secret in secrets]
-        known = await self.scalar("SELECT count(*) FROM stock_items WHERE fingerprint = ANY ($1)", prints)
+        query = "SELECT count(*) FROM stock_items s JOIN unnest($1::bytea[]) p ON s.fingerprint = p"
+        known = await self.scalar(query, prints)
         return bool(known == len(secrets) == await self.units())
 
 

@@ -14,7 +14,7 @@ from app.bot import buying, texts
 from app.bot.visit import Reply, Visit, label
 from app.channels import sayings
 from app.channels.telegram.texts import MAX_LENGTH
-from app.domain import conversations, customers, goods, orders
+from app.domain import customers, goods, orders
 from app.domain.orders import Order
 from app.flows.call_human import call_human, has_one
 from app.infra.messenger import Button
@@ -129,11 +129,9 @@ async def no_words(message: Message, visit: Visit) -> Reply | None:
     """One answer, also to an album, which comes as a message for each of its pictures."""
     if await has_one(visit.shop, visit.opened):
         return None  # it is not for the machine
-    if message.media_group_id:
-        album = derived_id(b"album", visit.opened.peer.encode(), message.media_group_id.encode())
-        if not await conversations.claim_send(visit.shop.deps.pg, album, visit.opened.id):
-            return None
-    return visit.say("only_words")
+    album = (message.media_group_id or "").encode()
+    claim = derived_id(b"album", visit.opened.peer.encode(), album) if album else None
+    return Reply(visit.words("only_words"), claim=claim)
 
 
 async def too_old(query: CallbackQuery, visit: Visit) -> Reply:

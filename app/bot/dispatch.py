@@ -94,9 +94,9 @@ async def _send(visit: Visit, turn: Batch, reply: Reply, instead_of: int) -> Non
 
     Raises: ProviderDown when it surely did not leave: the claim is given up, and all comes again.
     """
-    pg, messenger = visit.shop.deps.pg, visit.shop.deps.messenger
+    pg, messenger, claim = visit.shop.deps.pg, visit.shop.deps.messenger, reply.claim or turn.id
     facts = {"turn_id": str(turn.id), "conversation_id": visit.opened.id}
-    if messenger is None or not (reply.claimed or await conversations.claim_send(pg, turn.id, visit.opened.id)):
+    if messenger is None or not (reply.claimed or await conversations.claim_send(pg, claim, visit.opened.id)):
         log.info("not said again", **facts)
         return
     line, until_s = TelegramLine(messenger), clock.unix_s() + PATIENCE_S
@@ -113,11 +113,11 @@ async def _send(visit: Visit, turn: Batch, reply: Reply, instead_of: int) -> Non
                     raise
                 await asyncio.sleep(wait_s)
             except (ProviderDown, asyncio.CancelledError):  # the next worker says it
-                await asyncio.shield(conversations.release(pg, turn.id))
+                await asyncio.shield(conversations.release(pg, claim))
                 raise
             continue
         if sent is Sent.DELIVERED:
-            await conversations.mark_sent(pg, turn.id)
+            await conversations.mark_sent(pg, claim)
         else:
             log.warning("not said", outcome=sent.name, **facts)
         return

@@ -19,6 +19,7 @@ class Reply(msgspec.Struct, frozen=True):
     buttons: Buttons = ()
     instead: bool = False  # in the place of the message whose button was pressed
     claimed: bool = False  # to be sent, by whoever wrote it
+    claim: UUID | None = None  # under which it is sent once, when several updates have one answer; None: the turn
 
 
 class Visit(msgspec.Struct, frozen=True):

@@ -99,11 +99,11 @@ async def channels(pg: Postgres) -> list[Channel]:
 
 
 async def open(
-    pg: Postgres, channel_id: int, peer: str, *, name: str, username: str, language: str, at_s: int = 0
+    pg: Postgres, channel_id: int, peer: str, *, name: str, username: str, language: str, at_s: int | None = None
 ) -> Opened | None:
     """The conversation with this peer, with its user; None when there is no such channel, or it is switched off.
 
-    `at_s`: when it was written; 0: now. WhatsApp repeats for days what we were not there for, and that opens no window.
+    `at_s`: when it was written; None: now. What WhatsApp brings days late opens no window.
     """
     return await OPEN(pg, channel_id, peer, name, username, language, at_s)
 

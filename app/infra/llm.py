@@ -169,10 +169,10 @@ class _Answer:
         return choice.delta.content or ""
 
     def _part(self, told: _Told) -> list[str]:
-        """The call that this piece is of. A name after arguments, or with another id, begins the next one."""
+        """The call that this piece is of. A name with another id begins the next one; without ids, after arguments."""
         part = self.newest.get(told.index or 0)
         named = told.function and told.function.name
-        if part is None or (named and part[1] and (part[2] or (told.id and told.id != part[0]))):
+        if part is None or (named and part[1] and (told.id != part[0] if told.id and part[0] else part[2])):
             part = self.newest[told.index or 0] = ["", "", ""]
             self.parts.append(part)
         return part

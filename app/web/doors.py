@@ -79,10 +79,8 @@ async def hear_whatsapp(request: Req, shop: TheShop) -> Response[bytes]:
         log.error("a part of a WhatsApp webhook cannot be read", parts=len(told.odd), first=told.odd[0])
     for status in told.failed:
         log.warning("WhatsApp message not delivered", external_id=status.external_id, code=status.code)
-    channels, ours = (
-        _channels(request),
-        hear.doors(shop.deps.settings)["whatsapp"],
-    )  # of the account's, the one we send by
+    channels = _channels(request)
+    ours = hear.doors(shop.deps.settings)["whatsapp"]  # of the account's numbers, the one that replies leave by
     known = {phone_id: channels.named("whatsapp", phone_id, ours) for phone_id in {one[0] for one in told.messages}}
     heard = [(channel, peer, said) for phone_id, peer, said in told.messages if (channel := known[phone_id])]
     await _heard(shop, heard)

@@ -18,7 +18,7 @@ SELECT c.id, c.kind, c.external_id, c.active, c.quiet_ms, c.most FROM channels c
 -- $3 name       text  -- empty: as it was
 -- $4 username   text
 -- $5 language   text  -- as the channel has it, for who has chosen none; empty: unknown
--- $6 at_s       int8  -- Unix seconds at which it was written, where an old message opens nothing (WhatsApp); 0: now
+-- $6 at_s       int8  -- Unix seconds at which it was written, where an old message opens nothing (WhatsApp); null: now
 WITH channel AS (
     SELECT c.id, c.kind, CASE WHEN c.kind <> 'whatsapp' AND $2 ~ '^[1-9][0-9]{0,17}$' THEN $2::text::bigint END AS number,
            CASE WHEN c.kind = 'whatsapp' AND $2 ~ '^[0-9]{5,20}$' THEN $2::text END AS phone,
@@ -46,10 +46,11 @@ who AS (
 was AS (SELECT k.heard_at FROM conversations k WHERE k.channel_id = $1 AND k.peer = $2),
 opened AS (
     INSERT INTO conversations AS k (channel_id, peer, user_id, heard_at)
-    SELECT c.id, $2, w.id, CASE WHEN c.kind <> 'whatsapp' OR $6::bigint = 0 THEN now()
-           ELSE least(now(), to_timestamp($6::bigint)) END FROM channel c CROSS JOIN who w
+    SELECT c.id, $2, w.id, CASE c.kind WHEN 'whatsapp' THEN least(now(), to_timestamp($6::bigint)) ELSE now() END
+      FROM channel c CROSS JOIN who w
     ON CONFLICT (channel_id, peer) DO UPDATE
-       SET heard_at = greatest(k.heard_at, excluded.heard_at), opened_at = CASE WHEN k.heard_at < now() - interval '6 hours' THEN now() ELSE k.opened_at END
+       SET heard_at = greatest(k.heard_at, excluded.heard_at),
+           opened_at = CASE WHEN excluded.heard_at > k.heard_at + interval '6 hours' THEN now() ELSE k.opened_at END
     RETURNING id, channel_id, peer)
 SELECT o.id, o.channel_id, c.kind, o.peer, w.id AS user_id, w.role, w.language,
        (SELECT heard_at FROM was) AS heard_before

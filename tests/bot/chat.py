@@ -24,7 +24,11 @@ class Chat:
         self.world, self.chat_id, self.user = world, chat_id, user
 
     async def writes(self, text: str, **more: Any) -> None:
-        await self.feed(self.batch(Say(chat_id=self.chat_id, text=text, **self.user, **more), await self.channel()))
+        await self.feed(await self.batched(text, **more))
+
+    async def batched(self, text: str, **more: Any) -> Batch:
+        """What is written, to be fed."""
+        return self.batch(Say(chat_id=self.chat_id, text=text, **self.user, **more), await self.channel())
 
     async def presses(self, data: str) -> None:
         await self.feed(await self.pressing(data))

@@ -4,13 +4,16 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import pytest
 
+from app.bot import dispatch
 from app.bot.visit import Visit
 from app.channels import sayings
 from app.channels.line import Offer
 from app.domain import referrals
 from app.domain.buffers import Heard
 from app.domain.conversations import Opened
+from app.errors import ProviderDown
 from app.flows import offer as offers
 from tests.bot.chat import Chat
 from tests.world import World, invoice_of, order_id_of
@@ -216,10 +219,32 @@ async def test_what_is_no_words_is_not_read(ann: Chat) -> None:
         assert await ann.told("", media=media) == "I can read only words. What are you looking for?"
 
 
-async def test_an_album_is_answered_once(ann: Chat) -> None:
+async def test_an_album_is_answered_once(world: World, ann: Chat) -> None:
     for album in ("7", "7", "8", "7"):
         await ann.writes("", media="photo", album=album)
     assert len(ann.texts()) == 2
+    bob = Chat(world, 1002, name="Bob")
+    await bob.writes("", media="photo", album="7")
+    assert len(bob.texts()) == 1
+
+
+async def test_the_answer_to_an_album_waits_for_its_place(
+    world: World, ann: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [await ann.batched("", media="photo", album="7") for _ in range(2)]
+
+    async def full(chat_id: int) -> None:
+        raise ProviderDown("the chat has said enough for now", retry_after_s=1, whose="chat")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.shop.deps.messenger, "turn", full)
+        patch.setattr(dispatch, "PATIENCE_S", 0)
+        for batch in batches:
+            with pytest.raises(ProviderDown):
+                await ann.feed(batch)
+    for batch in batches:
+        await ann.feed(batch)
+    assert len(ann.texts()) == 1
 
 
 async def test_a_button_that_is_none_is_too_old(ann: Chat) -> None:

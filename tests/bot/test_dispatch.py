@@ -11,15 +11,16 @@ from app.base.ids import new_id
 from app.bot import dispatch
 from app.domain.buffers import Batch, Heard
 from app.errors import ProviderDown
-from app.sandbox.telegram_wire import BotFault, Say
+from app.sandbox.telegram_wire import BotFault
 from tests.bot.chat import Chat
+from tests.flows.talking import Gate
 from tests.world import World
 
 TURN = "SELECT state, sending_at IS NOT NULL AS claimed, sent_at IS NOT NULL AS sent FROM turns"
 
 
 async def asking(ann: Chat, text: str = "/help") -> Batch:
-    return ann.batch(Say(chat_id=ann.chat_id, text=text), await ann.channel())
+    return await ann.batched(text)
 
 
 async def turns(world: World) -> list[tuple[str, bool, bool]]:
@@ -125,6 +126,15 @@ async def test_a_reply_waits_for_its_chats_pace(world: World, ann: Chat, monkeyp
     assert len(ann.texts()) == 1
 
 
+async def test_a_worker_that_stops_lets_a_reply_leave(world: World, ann: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    messenger: Any = world.shop.deps.messenger
+    gate = Gate(messenger.turn)
+    monkeypatch.setattr(messenger, "turn", gate)
+    monkeypatch.setattr(ending, "GOODBYE_S", 10)
+    await gate.cut(ann.feed(await asking(ann)))
+    assert len(ann.texts()) == 1
+
+
 async def test_a_worker_that_stops_gives_up_a_reply_that_waits_for_its_place(
     world: World, ann: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +149,7 @@ async def test_a_worker_that_stops_gives_up_a_reply_that_waits_for_its_place(
         messenger: Any = world.shop.deps.messenger
         patch.setattr(messenger, "turn", told)
         patch.setattr(ending, "GOODBYE_S", 0.05)
+        patch.setattr(ending, "LAST_S", 10)
         answering = asyncio.create_task(ann.feed(batch))
         await asked.wait()
         answering.cancel()

@@ -64,6 +64,27 @@ class Draft:
     async def close(self) -> None: ...
 
 
+class Gate:
+    """Stands before a call, which comes and is held until it is let go."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self.call, self.came, self.go = call, asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.came.set()
+        await self.go.wait()
+        return await self.call(*args, **kwargs)
+
+    async def cut(self, caller: Awaitable[object]) -> None:
+        """The caller is cancelled while its call is held, which then goes on."""
+        task = asyncio.ensure_future(caller)
+        await self.came.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        self.go.set()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+
+
 class Consultant:
     """Stands in for `consult.consult`: answers from `answers` while there are some, then by echo."""
 

@@ -15,7 +15,7 @@ from app.errors import ProviderDown
 from app.flows import converse
 from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
-from tests.flows.talking import Consultant, Writer, said, unsure, writer
+from tests.flows.talking import Consultant, Gate, Writer, said, unsure, writer
 from tests.flows.test_call_home import heard  # by the published verifier
 from tests.infra.rawserver import Raw, listening
 from tests.web.test_admin import acting, call
@@ -224,6 +224,19 @@ async def test_an_agents_words_are_sent_once(world: World, consultant: Consultan
     await world.pg.fetch("UPDATE outbox SET state = 'owed' WHERE kind = 'speak'", ())
     await run(ann, "speak")
     assert ann.street.texts() == [HUMAN, "I am Olga."]
+
+
+async def test_an_agents_words_leave_though_their_worker_stops(
+    world: World, consultant: Consultant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await writer(world)
+    await ann.say("operator")
+    await spoken(ann)
+    gate = Gate(ann.street.say)
+    monkeypatch.setattr(ann.street, "say", gate)
+    await gate.cut(run(ann, "speak"))
+    assert ann.street.texts() == [HUMAN, "I am Olga."]
+    assert await world.scalar("SELECT state FROM outbox WHERE kind = 'speak'") == "done"
 
 
 async def test_an_agents_words_that_may_have_arrived_are_not_sent_again(world: World, consultant: Consultant) -> None:

@@ -1,7 +1,6 @@
 """A decided reply leaves once at most, whoever dies, stops or is asked to wait, and however often its batch comes."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from app.errors import ProviderDown
 from app.flows import converse
 from app.infra.messenger import Sent
 from app.infra.secrets import Offered
-from tests.flows.talking import Consultant, said, unsure, writer
+from tests.flows.talking import Consultant, Gate, said, unsure, writer
 from tests.world import World
 
 
@@ -30,22 +29,9 @@ async def test_a_worker_that_stops_lets_the_decided_reply_leave(
     world: World, consultant: Consultant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await writer(world)
-    say, waits, place = ann.street.say, asyncio.Event(), asyncio.Event()
-
-    async def paced(*args: Any) -> Sent:
-        waits.set()
-        await place.wait()
-        return await say(*args)
-
-    monkeypatch.setattr(ann.street, "say", paced)
-    batch = ann.batch("keys?")
-    answering = asyncio.create_task(converse.converse(ann.shop, batch))
-    await waits.wait()
-    answering.cancel()
-    await asyncio.sleep(0)
-    place.set()
-    with pytest.raises(asyncio.CancelledError):
-        await answering
+    gate, batch = Gate(ann.street.say), ann.batch("keys?")
+    monkeypatch.setattr(ann.street, "say", gate)
+    await gate.cut(converse.converse(ann.shop, batch))
     assert ann.street.texts() == ["You asked: keys?"]
     await ann.take(batch)  # given back, it comes again
     assert ann.street.texts() == ["You asked: keys?"]

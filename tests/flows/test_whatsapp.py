@@ -16,6 +16,7 @@ from app.infra.embedded import Servers
 from app.infra.secrets import Offered
 from app.sandbox.crystalpay import ApiFault
 from app.sandbox.whatsapp_wire import GraphFault, Said
+from tests.flows.talking import Gate
 from tests.flows.town import ONLY_WORDS, Town, built, invoice_in, picture, pressed, someone
 
 
@@ -199,6 +200,16 @@ async def test_a_line_that_is_off_leaves_the_press_alone(town: Town) -> None:
     (batch,) = await town.take()
     await press.press(msgspec.structs.replace(town.shop, lines={}), batch)
     assert town.phone.texts_to(peer) == []
+
+
+async def test_an_answer_to_a_press_leaves_though_its_worker_stops(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, line = someone(), town.shop.lines["whatsapp"]
+    await town.phone.say(picture(peer))
+    (batch,) = await town.take()
+    gate = Gate(line.say)
+    monkeypatch.setattr(line, "say", gate)
+    await gate.cut(press.press(town.shop, batch))
+    assert town.phone.texts_to(peer) == [ONLY_WORDS]
 
 
 # ---- words

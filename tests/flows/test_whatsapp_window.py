@@ -70,12 +70,13 @@ async def test_news_wait_outside_the_window_and_come_when_the_buyer_writes(town:
     assert sum("KEY-LATE" in text for text in town.phone.texts_to(peer)) == 1
 
 
-async def test_what_was_written_days_ago_opens_no_window(town: Town) -> None:
+@pytest.mark.parametrize("what", [{"text": "hello?"}, {"type": "image"}])
+async def test_what_was_written_days_ago_opens_no_window(town: Town, what: dict[str, str]) -> None:
     peer = await town.known()
     order_id = await bought(town, peer)
     calls = len(town.phone.entries("request"))
     town.phone.heard_s[peer] = clock.unix_s() - 3 * 86_400
-    await town.phone.say(Said(sender=peer, text="hello?", at_s=clock.unix_s() - 3 * 86_400))  # Meta could not reach us
+    await town.phone.say(Said(sender=peer, at_s=clock.unix_s() - 3 * 86_400, **what))  # Meta could not reach us
     await town.answer()
     assert len(town.phone.entries("request")) == calls
     assert (await tell_of(town, order_id))[0] == "owed"

@@ -1,5 +1,6 @@
 """A shop with a WhatsApp number, users who write there, and a worker that answers when it is told to."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,7 +47,7 @@ class Town:
 
     async def settle(self) -> None:
         while self.shop.errands.running:
-            await next(iter(self.shop.errands.running))
+            await asyncio.wait(self.shop.errands.running)
         await self.world.drain()
         await self.phone.idle()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.base import clock
 from app.base.heard import Heard
 from app.base.ids import new_id
 from app.domain import conversations, talks
@@ -76,6 +77,28 @@ async def test_after_six_silent_hours_the_same_one_is_opened_anew(pg: Postgres, 
     assert (await opened(pg, channel.id, "1001")).id == first.id
     (row,) = await pg.fetch("SELECT now() - opened_at < interval '1 minute' AS anew FROM conversations", ())
     assert row["anew"] is anew
+
+
+async def test_old_messages_of_whatsapp_open_one_conversation_and_no_window(pg: Postgres) -> None:
+    channel = await conversations.register(pg, "whatsapp", "7")
+    day_s, now_s = 86_400, clock.unix_s()
+
+    async def heard(at_s: int | None) -> tuple[int, Any]:
+        """How long ago, in days, its user is taken to have written last; and since when it is open."""
+        told = {"name": "", "username": "", "language": ""}
+        assert await conversations.open(pg, channel.id, "380501234567", at_s=at_s, **told)
+        query = "SELECT extract(epoch FROM now() - heard_at)::int8 AS ago_s, opened_at FROM conversations"
+        (row,) = await pg.fetch(query, ())
+        return round(row["ago_s"] / day_s), row["opened_at"]
+
+    backlog = [await heard(now_s - 3 * day_s + n) for n in range(3)]
+    assert backlog == [(3, backlog[0][1])] * 3
+    assert (await heard(0)) == backlog[0]  # 1970
+    today = await heard(now_s)
+    assert (today[0], today[1] > backlog[0][1]) == (0, True)
+    assert await heard(now_s - 2 * day_s) == today  # late, it takes nothing back
+    assert await heard(now_s + 365 * day_s) == today
+    assert await heard(None) == today
 
 
 async def test_conversations_that_are_read_together_have_each_their_own(

@@ -110,10 +110,11 @@ class Growing:
     async def _end(self) -> None:
         self.ended.set()
         if self.task:
-            _, late = await asyncio.wait({self.task}, timeout=LAST_S)
-            for task in late:
-                task.cancel()
-                await asyncio.wait(late)
+            try:
+                await asyncio.wait({self.task}, timeout=LAST_S)
+            finally:
+                self.task.cancel()
+            await asyncio.wait({self.task})
 
     async def _grow(self) -> None:
         """What is new is shown, at most so often, until the end."""
