@@ -130,7 +130,6 @@ async def test_a_worker_that_stops_lets_a_reply_leave(world: World, ann: Chat, m
     messenger: Any = world.shop.deps.messenger
     gate = Gate(messenger.turn)
     monkeypatch.setattr(messenger, "turn", gate)
-    monkeypatch.setattr(ending, "GOODBYE_S", 10)
     await gate.cut(ann.feed(await asking(ann)))
     assert len(ann.texts()) == 1
 
