@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from app.base import prose
 from app.base.ending import to_the_end
 from app.base.lease import Lease
 from app.channels.telegram import texts
@@ -66,7 +67,7 @@ async def _made(
     shop: Shop, user_id: int, said: dict[str, str], audience: str, draft: UUID | None = None, state: str = "running"
 ) -> int:
     for language, text in said.items():
-        if not text.strip() or len(text.encode("utf-16-le")) // 2 > texts.MAX_LENGTH:
+        if not text.strip() or prose.units(text) > texts.MAX_LENGTH:
             raise Malformed(f"texts.{language}: 1 to {texts.MAX_LENGTH} characters, as Telegram counts them")
     done = await broadcasts.create(shop.deps.pg, user_id, said, audience, draft=draft, state=state)
     if done.word == "forbidden":

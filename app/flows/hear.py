@@ -33,9 +33,9 @@ class Channels:
         self._by_name = {(channel.kind, channel.external_id): channel for channel in known}
         self._by_id = {channel.id: channel for channel in known}
 
-    def named(self, kind: Door, external_id: str, ours: str | None = None) -> Channel | None:
-        """The channel, unless it is unknown here, not `ours`, or switched off, which is logged."""
-        channel = self._by_name.get((kind, external_id)) if ours in (None, external_id) else None
+    def named(self, kind: Door, external_id: str) -> Channel | None:
+        """The channel, unless it is unknown here or switched off, which is logged."""
+        channel = self._by_name.get((kind, external_id))
         if channel is None or not channel.active:
             why = "switched off" if channel else "unknown"
             log.warning("a channel is not heard", channel=kind, external_id=external_id, why=why)

@@ -79,11 +79,12 @@ async def hear_whatsapp(request: Req, shop: TheShop) -> Response[bytes]:
         log.error("a part of a WhatsApp webhook cannot be read", parts=len(told.odd), first=told.odd[0])
     for status in told.failed:
         log.warning("WhatsApp message not delivered", external_id=status.external_id, code=status.code)
-    channels = _channels(request)
     ours = hear.doors(shop.deps.settings)["whatsapp"]  # of the account's numbers, the one that replies leave by
-    known = {phone_id: channels.named("whatsapp", phone_id, ours) for phone_id in {one[0] for one in told.messages}}
-    heard = [(channel, peer, said) for phone_id, peer, said in told.messages if (channel := known[phone_id])]
-    await _heard(shop, heard)
+    for other in {phone_id for phone_id, _, _ in told.messages} - {ours}:
+        log.warning("a channel is not heard", channel="whatsapp", external_id=other, why="not this shop's number")
+    channel = _channels(request).named("whatsapp", ours) if told.messages else None
+    if channel:
+        await _heard(shop, [(channel, peer, said) for phone_id, peer, said in told.messages if phone_id == ours])
     return _said(updates.OK)
 
 

@@ -37,7 +37,7 @@ class Street:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, list[int]]] = []  # peer, text, products offered
         self.shown: list[str] = []
-        self.fails: list[Exception] = []
+        self.fails: list[BaseException] = []
         self.outcome = Sent.DELIVERED
 
     async def say(self, peer: str, language: str, text: str, offers: Sequence[Offer] = ()) -> Sent:

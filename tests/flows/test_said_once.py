@@ -17,7 +17,7 @@ from tests.world import World
 async def test_a_worker_that_dies_after_the_decision_is_not_spoken_for(world: World, consultant: Consultant) -> None:
     ann = await writer(world)
     batch = ann.batch("hello")
-    ann.street.fails = [asyncio.CancelledError()]  # type: ignore[list-item]
+    ann.street.fails = [asyncio.CancelledError()]
     with pytest.raises(asyncio.CancelledError):
         await ann.take(batch)
     await ann.take(batch)
