@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from aiogram.client.session.aiohttp import AiohttpSession
 
 from app.base.keys import KEYS
@@ -172,3 +173,10 @@ async def world(pg_url: str, servers: Servers, redis: Pipe) -> AsyncIterator[Wor
     """A whole shop: web over HTTP, both simulators over HTTP, jobs on demand."""
     async with World.opened(pg_url, servers.redis_url) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared(module_world: World) -> World:
+    """The world of all tests of a module, in which nothing that the test before has left is waiting."""
+    await module_world.forget()
+    return module_world

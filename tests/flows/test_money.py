@@ -24,7 +24,7 @@ ADMIN = 777
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "money", 4, gateway_timeout_ms=2000, admins=str(ADMIN)) as opened:
         yield opened
 

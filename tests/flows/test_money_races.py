@@ -26,7 +26,7 @@ ADMIN = 778
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "races", 7, gateway_timeout_ms=2000, admins=str(ADMIN)) as opened:
         yield opened
 

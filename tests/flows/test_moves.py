@@ -55,7 +55,7 @@ def may(role: str, before: str, after: str) -> bool:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "moves", 7) as opened:
         yield opened
 

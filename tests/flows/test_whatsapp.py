@@ -26,9 +26,9 @@ async def shared(servers: Servers, template: str) -> AsyncIterator[Town]:
         yield town
 
 
-@pytest.fixture
-def town(shared: Town) -> Town:
-    shared.phone.faults.clear()
+@pytest_asyncio.fixture(loop_scope="module")
+async def town(shared: Town) -> Town:
+    await shared.forget()
     return shared
 
 

@@ -34,6 +34,13 @@ class Town:
     def shop(self) -> Any:
         return self.world.shop
 
+    async def forget(self) -> None:
+        """What a test before this one has left waiting, or asked the outside to do, is nobody's."""
+        while self.shop.errands.running:
+            await asyncio.wait(self.shop.errands.running)
+        await self.world.forget()
+        self.phone.faults.clear()
+
     async def take(self) -> list[Batch]:
         """What is due now."""
         found = [await buffers.take(self.shop.deps.redis, n, size=1000, lease_ms=60_000) for n in range(SHARDS)]

@@ -22,7 +22,7 @@ NEW: dict[str, Any] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "admin", 6) as opened:
         await opened.product()  # its seller is known from here on
         yield opened

@@ -21,7 +21,7 @@ DEAD = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "admin_dead", 12) as opened:
         await opened.product()
         yield opened
@@ -30,7 +30,6 @@ async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def admin(shared: World) -> Buyer:
     """An admin of a shop whose dead letters are the test's own."""
-    await shared.pg.fetch("DELETE FROM outbox", ())
     await shared.pg.fetch("DELETE FROM changes", ())
     return await acting(shared, "admin")
 

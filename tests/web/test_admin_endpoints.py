@@ -20,7 +20,7 @@ URL = "https://shop.example/hooks/secret-path"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "webhooks", 11) as opened:
         await opened.product()
         yield opened

@@ -21,15 +21,15 @@ CANARY = "CANARY-of-the-shelf"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "admin_stock", 7) as opened:
         await opened.product()  # its seller is known from here on
         yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def seller(shared: World) -> Buyer:
-    return await acting(shared, "seller", shared.seller_id)
+async def seller(module_world: World) -> Buyer:
+    return await acting(module_world, "seller", module_world.seller_id)
 
 
 async def units(world: World, product_id: int) -> int:

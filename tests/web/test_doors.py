@@ -38,16 +38,9 @@ DAY_MS = 86_400_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def opened(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "doors", 10, **ON) as world:
         yield world
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def shared(opened: World) -> World:
-    """Nobody has been at its doors."""
-    await opened.shop.deps.redis.command("FLUSHDB")
-    return opened
 
 
 async def update(world: World, told: Any, secret: str | bytes | None = SECRET) -> httpx.Response:

@@ -21,7 +21,7 @@ NEW: dict[str, Any] = {"discount_bp": 2000, "most_uses": 10}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "growth", 8, telegram_bot_name="torg_bot") as opened:
         await opened.product()
         yield opened

@@ -32,7 +32,7 @@ REFUSED = BAD | {name: (errors.TooLarge, body) for name, body in TOO_LARGE.items
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "hooks", 2, gateway_timeout_ms=2000) as opened:
         yield opened
 

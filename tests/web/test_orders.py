@@ -19,7 +19,7 @@ from tests.world import Buyer, World, invoice_of
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[True, False], ids=["parallel", "in turn"])
-async def shared(servers: Servers, template: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """Every story twice: reads side by side and one after another give the same answers (E5)."""
     side_by_side: bool = request.param
     async with own_world(

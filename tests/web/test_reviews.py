@@ -22,7 +22,7 @@ from tests.world import Buyer, World, invoice_of
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "reviews", 5) as world:
         yield world
 

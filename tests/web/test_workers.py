@@ -35,7 +35,7 @@ OWE = "INSERT INTO outbox (kind, key, payload, state) VALUES ($1, $2, '{}', $3) 
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(servers: Servers, template: str) -> AsyncIterator[World]:
+async def module_world(servers: Servers, template: str) -> AsyncIterator[World]:
     async with own_world(servers, template, "workers", 14, **SIGNED) as opened:
         yield opened
 
