@@ -365,7 +365,8 @@ async def test_a_load_that_outlives_its_lease_is_joined_by_few(world: World, mon
         answers.append(asyncio.create_task(world.http.get("/api/catalog")))
         await asyncio.sleep(0.1)
     assert {answer.status_code for answer in await asyncio.gather(*answers)} == {200}
-    assert loads <= 2 / 0.3 + 2
-    assert asyncio.get_running_loop().time() - start < 8
+    most = (asyncio.get_running_loop().time() - start) / 0.3 + 2
+    assert loads <= min(most, 14)  # 15 callers
+    was = loads
     await world.http.get("/api/catalog")
-    assert loads <= 2 / 0.3 + 2  # and it was kept
+    assert loads == was  # and it was kept

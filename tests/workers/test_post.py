@@ -98,7 +98,7 @@ async def test_two_workers_send_each_mail_once_in_batches_of_ten_beside_one_anot
         async def both_are_full() -> bool:
             return room.at_once == 2 * mail.BATCH
 
-        await until(both_are_full, within_s=10)
+        await until(both_are_full, within_s=30)
         room.gate.set()
         await asyncio.gather(*drains)
     assert sorted(to for to, _ in room.taken) == sorted(f"user{n}@x.example" for n in range(1, 26))
@@ -299,11 +299,11 @@ async def test_a_ring_wakes_the_post_of_a_worker_and_a_lost_one_is_made_good(
             async with working(world):
                 (outbox_id,) = await owe(world.shop, 1)
                 await mail.ring(world.shop, outbox_id)
-                await until(taken, within_s=5)
+                await until(taken, within_s=30)
         wanted = 2
         async with working(world):
             await world.pg.fetch("UPDATE outbox SET state = 'owed', attempt_id = NULL, done_at = NULL", ())
-            await until(taken, within_s=5)
+            await until(taken, within_s=30)
 
 
 async def test_a_worker_that_stops_leaves_no_mail_taken(
