@@ -129,7 +129,7 @@ async def pg(pg_url: str) -> AsyncIterator[Postgres]:
 @pytest.fixture
 async def redis(servers: Servers) -> AsyncIterator[Pipe]:
     """An empty Redis; afterwards every key that is left is on the key map and will expire."""
-    async with aclosing(Pipe(servers.redis_url, timeout_ms=2000)) as pipe, emptied(pipe):
+    async with aclosing(Pipe(servers.redis_url, timeout_ms=10_000)) as pipe, emptied(pipe):
         yield pipe
 
 

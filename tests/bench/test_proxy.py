@@ -88,13 +88,13 @@ async def test_postgres_behind_its_unix_socket_is_one_delay_each_way_further(ser
 async def test_redis_behind_its_unix_socket(servers: Servers) -> None:
     async with proxied("redis", f"{servers.redis_url.partition('?')[0]}?db=5", delay_s=DELAY_S) as (url, _):
         assert RedisSettings.from_dsn(url).database == 5
-        pipe = Pipe(url, timeout_ms=2000)
+        pipe = Pipe(url, timeout_ms=10_000)
         await pipe.command("SET", "proxied", "yes", "PX", 1000)
         start = time.perf_counter()
         assert await pipe.command("GET", "proxied") == b"yes"
         assert time.perf_counter() - start >= 2 * DELAY_S - EARLY_S
         await pipe.aclose()
-    direct = Pipe(f"{servers.redis_url.partition('?')[0]}?db=5", timeout_ms=2000)
+    direct = Pipe(f"{servers.redis_url.partition('?')[0]}?db=5", timeout_ms=10_000)
     assert await direct.command("DEL", "proxied") == 1
     await direct.aclose()
 

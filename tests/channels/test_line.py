@@ -38,7 +38,7 @@ async def opened(api: Simulator, redis: Pipe, rates: str = "*=1000000/1") -> Asy
     """A line as the shop has it: at a pace, behind a circuit, on the real adapter."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(running(api.app()))
-        telegram = Telegram(BOT_TOKEN, url, timeout_ms=500)
+        telegram = Telegram(BOT_TOKEN, url, timeout_ms=1000)
         stack.push_async_callback(telegram.close)
         keep = pace.Pace(redis, pace.rates(rates))
         known = circuits.Circuits(redis, circuits.rules("3/30"), lease_ms=1000)
@@ -178,7 +178,10 @@ async def test_a_draft_that_is_given_up_leaves_nothing(line: TelegramLine, api: 
 
 @pytest.mark.parametrize(
     "fault",
-    [BotFault(on="sendMessageDraft", status=502, times=None), BotFault(on="sendMessageDraft", wait_ms=600, times=None)],
+    [
+        BotFault(on="sendMessageDraft", status=502, times=None),
+        BotFault(on="sendMessageDraft", wait_ms=5000, times=None),
+    ],
     ids=["502", "hangs"],
 )
 async def test_drafts_that_fail_cost_nobody_a_reply(line: TelegramLine, api: Simulator, fault: BotFault) -> None:

@@ -24,7 +24,7 @@ NO_REDIS = "redis://127.0.0.1:9"
 @pytest.fixture
 async def pair(redis: Pipe, servers: Servers) -> AsyncIterator[tuple[Circuits, Circuits]]:
     """The circuits of two processes."""
-    async with aclosing(Pipe(servers.redis_url, timeout_ms=2000)) as other:
+    async with aclosing(Pipe(servers.redis_url, timeout_ms=10_000)) as other:
         yield Circuits(redis, RULES, lease_ms=5000), Circuits(other, RULES, lease_ms=5000)
 
 

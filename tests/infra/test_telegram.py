@@ -24,7 +24,7 @@ def api() -> Simulator:
 @pytest.fixture
 async def telegram(api: Simulator) -> AsyncIterator[Telegram]:
     async with running(api.app()) as url:
-        telegram = Telegram(BOT_TOKEN, url, timeout_ms=500)
+        telegram = Telegram(BOT_TOKEN, url, timeout_ms=2000)
         yield telegram
         await telegram.close()
 
@@ -69,7 +69,7 @@ async def test_telegrams_own_wait_is_kept(telegram: Telegram, api: Simulator) ->
         BotFault(status=200, body='{"ok":true,"result":"what?"}'),
         BotFault(status=401),
         BotFault(status=409, description="Conflict"),
-        BotFault(wait_ms=2000),
+        BotFault(wait_ms=20_000),
     ],
     ids=["500", "502 HTML", "200 HTML", "no ok", "no message", "401", "409", "hangs"],
 )
@@ -163,7 +163,7 @@ async def test_drafts_and_typing(telegram: Telegram, api: Simulator) -> None:
         (BotFault(status=500), True),
         (BotFault(status=502, after=True), True),
         (BotFault(status=200, body="<html>", content_type="text/html"), True),
-        (BotFault(hold_ms=2000), True),
+        (BotFault(hold_ms=20_000), True),
         (BotFault(retry_after_s=3), False),
         (BotFault(status=401), False),
         (BotFault(status=409, description="Conflict"), False),
