@@ -34,7 +34,7 @@ from tests.e2e.traps import PATIENCE_S, Doors, Process, Zygote
 from tests.gateways.drivers.cryptopay import Driver
 from tests.world import GATEWAYS, World, reserved_port
 
-KILLS = int(os.environ.get("TORG_KILLS", "40"))
+KILLS = int(os.environ.get("TORG_KILLS", "15"))
 TOGETHER = 4  # callbacks under way when a process is killed
 SOON_MS = 1.0
 MOST_TURNS = 5  # for each kill that must come so soon: a busy machine makes some late

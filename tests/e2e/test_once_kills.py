@@ -22,7 +22,7 @@ from app.infra.embedded import Servers
 from app.infra.pipe import Pipe
 from app.infra.sql import Postgres
 
-KEYS, CALLERS = int(os.environ.get("TORG_ONCE_KEYS", "2000")), 5
+KEYS, CALLERS = int(os.environ.get("TORG_ONCE_KEYS", "600")), 5
 AT_ONCE = 100  # keys that one process works on at a time
 LEASE_MS = 1000  # instead of 14 s, so that the dead are missed for a second only
 KILL_EVERY_S = 0.2

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from bench.proxy import Direction
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0  # a story that takes longer has stopped
-REPEATS = 3  # of a step in one story: a purchase has eight jobs, and each is claimed and finished as the others are
+# Of a step in one story: a purchase has eight jobs, and each is claimed and finished as the others are.
+REPEATS = int(os.environ.get("TORG_REPEATS", "2"))
 
 STATEMENT = re.compile(rb"-- name: (\w+)")
 PREPARED = re.compile(rb"__asyncpg_stmt_[0-9a-f]+__")
@@ -73,7 +75,7 @@ class Zygote:
 
 
 class Trap:
-    """Does its deed once, at the first step that suits, of the first three of a kind; every other step passes."""
+    """Does its deed once, at the first step that suits, of the first of a kind; every other step passes."""
 
     def __init__(self, when: When, deed: Deed) -> None:
         self.when, self.deed = when, deed

@@ -21,7 +21,7 @@ from app.flows import browse
 from app.infra.lua import Script
 from tests.flows.little_redis import LittleRedis, step
 
-HISTORIES = int(os.environ.get("TORG_HISTORIES", "20000"))
+HISTORIES = int(os.environ.get("TORG_HISTORIES", "10000"))
 ENTRY = catalog.product_entry(1)
 BOUND_US = (catalog.LOCAL_MS + catalog.STALE_MS) * 1000
 PROCESSES, STEPS, MOST_AT_ONCE = 3, 12, 6

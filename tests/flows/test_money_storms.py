@@ -20,7 +20,8 @@ from tests.world import World
 from workers import jobs
 from workers.kinds import KINDS, Kind
 
-SEQUENCES = int(os.environ.get("TORG_SEQUENCES", "150"))
+SEQUENCES = int(os.environ.get("TORG_SEQUENCES", "50"))
+PAYMENTS = int(os.environ.get("TORG_PAYMENTS", "300"))
 AT_ONCE = 8
 
 T = TypeVar("T")
@@ -109,14 +110,14 @@ async def test_any_sequence_of_the_same_events_ends_the_same(world: World, monke
     assert await ledger.check(world.pg) == []
 
 
-async def test_a_thousand_late_payments_get_goods_or_credit(world: World) -> None:
-    gateway, _, sold = await sell(world, 1000, buyers=1000)
-    gone = random.sample(range(1000), 500)
+async def test_late_payments_get_goods_or_credit(world: World) -> None:
+    gateway, _, sold = await sell(world, PAYMENTS, buyers=PAYMENTS)
+    half = PAYMENTS // 2
     await world.pg.fetch("UPDATE orders SET expires_at = now() - interval '1 hour' * random()", ())
     await world.pg.fetch("UPDATE orders SET expires_at = expires_at - interval '61 seconds'", ())
-    assert await expire(world.shop) == 1000
+    assert await expire(world.shop) == PAYMENTS
     taken = "UPDATE stock_items SET state = 'withdrawn' WHERE id IN (SELECT id FROM stock_items LIMIT $1) RETURNING 1"
-    assert len(await world.pg.fetch(taken, (len(gone),))) == 500
+    assert len(await world.pg.fetch(taken, (half,))) == half
     began = time.monotonic()
     for one in sold:
         gateway.say(one.invoice, "paid", came=PRICE)
@@ -126,19 +127,19 @@ async def test_a_thousand_late_payments_get_goods_or_credit(world: World) -> Non
     outcomes: dict[tuple[str, int, int], int] = {}
     for row in await world.pg.fetch(OUTCOMES, ()):
         outcomes[tuple(row)] = outcomes.get(tuple(row), 0) + 1
-    assert outcomes == {("delivered", 1, 0): 500, ("expired", 0, PRICE): 500}
+    assert outcomes == {("delivered", 1, 0): PAYMENTS - half, ("expired", 0, PRICE): half}
     assert took_s < 60
-    assert await world.scalar("SELECT count(*) FROM stock_items WHERE state = 'sold'") == 500
+    assert await world.scalar("SELECT count(*) FROM stock_items WHERE state = 'sold'") == PAYMENTS - half
 
 
 async def test_without_any_callback_the_poller_finds_every_payment(world: World) -> None:
-    gateway, _, sold = await sell(world, 1000, buyers=50)
+    gateway, _, sold = await sell(world, PAYMENTS, buyers=50)
     for one in sold:
         gateway.say(one.invoice, "paid", came=PRICE)
-    assert await poll.poll(world.shop) == 1000
+    assert await poll.poll(world.shop) == PAYMENTS
     due = await world.pg.fetch("SELECT id FROM outbox WHERE kind = 'settle'", ())
     await at_once(jobs.run(world.shop, row["id"]) for row in due)
-    assert await world.scalar("SELECT count(*) FROM orders WHERE status = 'delivered'") == 1000
+    assert await world.scalar("SELECT count(*) FROM orders WHERE status = 'delivered'") == PAYMENTS
     assert await poll.poll(world.shop) == 0
     assert await world.scalar("SELECT count(*) FROM payments WHERE poll_at IS NOT NULL") == 0
 
@@ -147,11 +148,17 @@ async def test_the_poller_keeps_its_quota_and_asks_less_as_invoices_age(world: W
     gateway, _, sold = await sell(world, 50)
     for one in sold:
         gateway.say(one.invoice, "waiting")
+    began = time.monotonic()
+
+    def grown() -> int:
+        """A call comes back every 2 s."""
+        return int((time.monotonic() - began) / 2) + 1
+
     first = await at_once(payments.due(world.pg, "scripted", 30) for _ in range(10))
-    assert sum(map(len, first)) in (30, 31)  # by all processes together; one more when half of 2 s has passed
-    assert len(await payments.due(world.pg, "scripted", 30)) <= 1
+    assert 30 <= sum(map(len, first)) <= 30 + grown()  # by all processes together
+    assert len(await payments.due(world.pg, "scripted", 30)) <= grown()
     await world.pg.fetch("UPDATE quotas SET at = at - interval '10 seconds'", ())
-    assert len(await payments.due(world.pg, "scripted", 30)) in (5, 6)
+    assert 5 <= len(await payments.due(world.pg, "scripted", 30)) <= 5 + grown()
     await world.pg.fetch("UPDATE quotas SET at = at - interval '1 hour'", ())
     assert sum(map(len, first)) + len(await payments.due(world.pg, "scripted", 30)) <= 61  # never more than a minute's
     await world.pg.fetch("UPDATE quotas SET calls = 1000", ())
@@ -167,10 +174,11 @@ async def test_the_poller_keeps_its_quota_and_asks_less_as_invoices_age(world: W
     assert await world.scalar("SELECT count(*) FROM payments WHERE poll_at IS NOT NULL") == 0
 
 
-async def test_a_thousand_credits_and_debits_of_one_balance_are_exact(world: World) -> None:
-    gateway, _, sold = await sell(world, 1000)
+async def test_credits_and_debits_of_one_balance_are_exact(world: World) -> None:
+    gateway, _, sold = await sell(world, PAYMENTS)
     user_id = sold[0].user_id
-    credits, debits = sold[:500], sold[500:]
+    half = PAYMENTS // 2
+    credits, debits = sold[:half], sold[half:]
     await world.pg.fetch("UPDATE orders SET status = 'cancelled' WHERE id = any($1)", ([c.order_id for c in credits],))
     for one in credits:
         gateway.say(one.invoice, "paid", came=PRICE)
@@ -184,8 +192,8 @@ async def test_a_thousand_credits_and_debits_of_one_balance_are_exact(world: Wor
     random.shuffle(mixed)
     await at_once(mixed)
     left = await world.scalar("SELECT balance_minor FROM balances WHERE user_id = $1", user_id)
-    assert left == (500 - sum(paid)) * PRICE
-    assert 0 < sum(paid) <= 500
+    assert left == (half - sum(paid)) * PRICE
+    assert 0 < sum(paid) <= half
     assert await world.scalar("SELECT count(*) FROM orders WHERE status = 'paid'") == sum(paid)
     assert await orders.get(world.pg, debits[0].order_id, user_id)
     assert await ledger.check(world.pg) == []
