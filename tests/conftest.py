@@ -1,5 +1,6 @@
 """A real Postgres and a real Redis for every test: one pair of servers per run, one fresh database per test."""
 
+import gc
 import os
 import re
 import shutil
@@ -41,6 +42,12 @@ LONG = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first, in whatever order: last, one process would wait for the other."""
     items.sort(key=lambda item: "e2e" not in item.path.parts and item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: the garbage collector need not look through it again and again (8 % of the time)."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
