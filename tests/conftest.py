@@ -50,6 +50,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if seed := config.getoption("randomly_seed", None):
+        terminalreporter.write_line(f"in the order of --randomly-seed={seed}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def redis_binary() -> Iterator[None]:
     """Every Redis of this run is the embedded one, or the one that TORG_TEST_REDIS names (`make test-redis`)."""
