@@ -22,7 +22,7 @@ from bench.proxy import Direction
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0  # a story that takes longer has stopped
 # Of a step in one story: a purchase has eight jobs, and each is claimed and finished as the others are.
-REPEATS = int(os.environ.get("TORG_REPEATS", "2"))
+REPEATS = int(os.environ.get("TORG_REPEATS", "1"))
 
 STATEMENT = re.compile(rb"-- name: (\w+)")
 PREPARED = re.compile(rb"__asyncpg_stmt_[0-9a-f]+__")

@@ -14,7 +14,7 @@ from app.infra.lua import Redis
 from app.infra.pipe import Pipe
 from tests.lua.measure import check_life, commands_run, everything, stated
 
-KEYS, CALLS = 10_000, 5  # each key is asked for by so many callers at once
+KEYS, CALLS = 2_000, 5  # each key is asked for by so many callers at once
 
 
 def ticket(key: str = "key", *, user_id: int = 7, route: str = "POST /api/orders", body: bytes = b"{}") -> Ticket:
@@ -144,9 +144,9 @@ class Mortals:
         return self.chance.random() < 0.2
 
 
-async def test_ten_thousand_keys_have_one_effect_each_whoever_dies(store: Redis) -> None:
+async def test_thousands_of_keys_have_one_effect_each_whoever_dies(store: Redis) -> None:
     """tests/e2e/test_once_kills.py does it with processes and kill -9."""
-    mortals, keys_here = Mortals(store), KEYS if isinstance(store, Pipe) else KEYS // 50
+    mortals, keys_here = Mortals(store), KEYS if isinstance(store, Pipe) else KEYS // 10
     for start in range(0, keys_here, 200):
         some = range(start, min(start + 200, keys_here))
         await asyncio.gather(*(mortals.client(n) for n in some for _ in range(CALLS)))
