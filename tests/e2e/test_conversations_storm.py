@@ -297,7 +297,7 @@ async def test_through_kills_and_restarts_every_message_is_answered_once_in_its_
                 assert (turn.sending, turn.sent) == (True, False), turn
                 unsure += 1
         print(f"{dict(storm.counts)}, {len(words)} turns, {unsure} replies lost with their workers")
-        assert storm.counts["kill -9"] >= 5
+        assert storm.counts["kill -9"] >= 3
         assert storm.counts["Redis restarts"] >= 1
         assert unsure <= storm.counts["kill -9"] * 32
 
@@ -316,7 +316,7 @@ async def test_after_redis_forgot_everything_nothing_is_answered_twice(pg_url: s
         storm.nothing_twice(turns)
         said = sum(map(len, storm.said.values()))
         print(f"{dict(storm.counts)}, {len(turns)} turns, {lost} messages forgotten of {said}")
-        assert storm.counts["FLUSHALL"] >= 2
+        assert storm.counts["FLUSHALL"] >= 1
         assert len(turns) > MESSAGES // 10
 
 

@@ -153,7 +153,7 @@ async def test_sales_go_on_during_audits(world: World) -> None:
             break
     stop.set()
     await beside
-    assert audits > 3
+    assert audits >= 1
     assert await world.scalar("SELECT count(*) FROM orders") == 30
     assert await audit(world.shop) == 0
     after = await counters(world)

@@ -320,7 +320,7 @@ async def test_news_overtakes_a_broadcast(pg_url: str, servers: Any, redis: Any)
         assert arrived(world, chats) == 60
         moments = [entry.at_ms for entry in world.telegram.entries("request", "sendMessage")
                    if int(entry.given["chat_id"]) in chats]  # fmt: skip
-        assert moments[-1] - moments[0] >= 59 * 50 * 0.9  # 20 a second; what came late at first looks shorter
+        assert moments[-1] - moments[0] >= 59 * 50 * 0.75  # 20 a second; 30 would be 0.66
 
 
 async def test_two_processes_keep_one_pace_and_obey_what_one_of_them_was_told(
@@ -340,7 +340,7 @@ async def test_two_processes_keep_one_pace_and_obey_what_one_of_them_was_told(
             await asyncio.gather(*(by.send(9000 + n, "x") for n in range(14) for by in (one, two)))
             moments = [entry.at_ms for entry in world.telegram.entries("request", "sendMessage")]
             assert len(moments) == 28
-            assert moments[-1] - moments[0] >= 27 * 33 * 0.9  # 30 a second in all
+            assert moments[-1] - moments[0] >= 27 * 33 * 0.7  # 30 a second in all; each for itself would be 0.5
 
             world.telegram.faults.append(BotFault(on="sendMessage", chat_id=7, retry_after_s=30))
             for by, whose in ((one, "chat"), (two, "chat")):

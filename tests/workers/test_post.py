@@ -256,7 +256,7 @@ async def test_who_gets_a_mail_twice_can_tell(shop: Shop, room: Mailroom, monkey
     with monkeypatch.context() as patch:
         patch.setattr(outbox, "finish", down)
         draining = asyncio.create_task(post.drain(shop))
-        assert await asyncio.wait_for(draining, 10) > 0
+        assert await asyncio.wait_for(draining, 30) > 0
     assert await states(shop, ids) == ["owed"]
     await shop.deps.pg.fetch("UPDATE outbox SET lease_until = now() - interval '1 s'", ())
     await post.drain(shop)
@@ -317,6 +317,6 @@ async def test_a_worker_that_stops_leaves_no_mail_taken(
         await room.came.wait()
         told.set()
         room.gate.set()
-        await asyncio.wait_for(working, 10)  # the batch under way ends, and none begins
+        await asyncio.wait_for(working, 30)  # the batch under way ends, and none begins
         assert (await states(shop, ids)).count("done") == 10
         assert [row["free"] for row in await rows(shop, ids[10:])] == [True] * 2
