@@ -64,4 +64,5 @@ async def stormed(zygote: Zygote, home: Path, servers: Servers, seconds: int) ->
         for failed in done:
             if isinstance(failed, Exception):
                 raise failed
+        await scene.look()  # Redis may have lost them a moment ago
         return await verdict.given(scene, sold, seconds, calm_s, defects)

@@ -81,10 +81,14 @@ class Scene:
     async def look_at_boards(self) -> None:
         """Until cancelled: somebody looks at the leaderboard, so that it is built again whenever Redis lost it."""
         while True:
-            for period in BOARDS:
-                with suppress(Problem):
-                    await rank.ranking(self.shop, period, CURRENCY, user_id=0, size=10)
+            with suppress(Problem):
+                await self.look()
             await asyncio.sleep(LOOK_AT_BOARDS_S)
+
+    async def look(self) -> None:
+        """The boards are there: those that Redis has are as they were, the others are built."""
+        for period in BOARDS:
+            await rank.ranking(self.shop, period, CURRENCY, user_id=0, size=10)
 
     async def calm(self) -> float:
         """Nothing is owed any more, or will not be done; how long that took."""

@@ -34,7 +34,7 @@ from tests.infra.rawserver import Raw, listening
 from tests.web.test_admin import acting, call
 from tests.world import Buyer, World, reserved_port
 
-KILLS = int(os.environ.get("TORG_KILLS", "12"))
+KILLS = int(os.environ.get("TORG_KILLS", "10"))
 TOGETHER = 3  # moves under way when a process is killed
 MOST_MS = 100  # from the first answer to the kill
 BUYERS = 20

@@ -13,7 +13,7 @@ from chaos.fleet import Life
 from chaos.jobs import stormed
 from tests.e2e.traps import Zygote
 
-SECONDS = int(os.environ.get("TORG_CHAOS_S", "25"))
+SECONDS = int(os.environ.get("TORG_CHAOS_S", "18"))
 
 
 async def test_a_storm_loses_nothing_and_doubles_nothing(zygote: Zygote) -> None:

@@ -39,7 +39,7 @@ from tests.e2e.traps import Doors, Process, Zygote, until
 from tests.web.test_doors import SECRET
 from tests.world import BOT_TOKEN, reserved_port, settings_for
 
-MESSAGES = int(os.environ.get("TORG_MESSAGES", "800"))
+MESSAGES = int(os.environ.get("TORG_MESSAGES", "600"))
 TALKS = min(500, MESSAGES // 8)
 WORKERS, CONNECTIONS = 2, 20
 REPEATED, COMMANDS, PAUSED = 0.2, 0.04, 0.4  # shares

@@ -11,7 +11,7 @@ import time
 from tests.e2e.flash import Sale
 from tests.e2e.traps import Zygote, until
 
-BUYERS = int(os.environ.get("TORG_FLASH_BUYERS", "2000"))
+BUYERS = int(os.environ.get("TORG_FLASH_BUYERS", "1500"))
 FIRST, LOT, LOTS = 40, 20, 3  # units
 UNITS = FIRST + LOT * LOTS
 FOUGHT = 3  # orders of a lot that are placed when disaster strikes

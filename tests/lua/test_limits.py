@@ -22,7 +22,7 @@ from tests.lua.measure import commands_run, everything, stated
 
 NOW = 1_800_000_000_000  # ms: these tests have a clock of their own
 PROCESSES, CALLERS, REQUESTS, LIMIT, RUNS = 4, 5, 2000, 100, 50
-BUCKETS, DECISIONS = 200, int(os.environ.get("TORG_DECISIONS", "30000"))  # a million take two minutes
+BUCKETS, DECISIONS = 200, int(os.environ.get("TORG_DECISIONS", "20000"))  # a million take two minutes
 
 
 def policy(burst: int = 5, refill: int = 5, period_s: int = 10, *, name: str = "test") -> Policy:
