@@ -8,7 +8,7 @@ import msgspec
 
 from app.domain.events import Event
 
-PATIENCE_S = 30.0
+PATIENCE_S = 10.0
 
 
 class Said(NamedTuple):

@@ -56,7 +56,7 @@ async def test_nobody_waits_for_a_slow_batch_while_another_may_run() -> None:
     tasks = await ask(batches, 1)
     tasks += await ask(batches, 2, 3)
     assert work.batches == [[1]]
-    await asyncio.wait_for(work.second.wait(), 30)
+    await asyncio.wait_for(work.second.wait(), 5)
     tasks += await ask(batches, 4)
     await asyncio.sleep(0.05)
     assert work.batches == [[1], [2, 3]]

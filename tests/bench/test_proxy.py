@@ -46,7 +46,7 @@ async def said_back(port: int, said: bytes) -> bytes:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         while not true():  # noqa: ASYNC110  (nobody could set an event for it)
             await asyncio.sleep(0.005)
 

@@ -208,7 +208,7 @@ async def test_a_defect_in_showing_costs_nobody_a_reply(
     monkeypatch.setattr(line.messenger, "draft", broken)
     draft = line.draft(PEER, TURN)
     draft.show("Look")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         await draft.ended.wait()
     await draft.finish("en", "whole")
     assert texts(api) == ["whole"]

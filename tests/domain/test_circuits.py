@@ -57,7 +57,7 @@ async def state(known: Circuits) -> str:
 
 async def probed(known: Circuits, error: Exception | None = None) -> None:
     """The next call that gets through, which is the probe; until then all are refused."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while True:
             try:
                 return await call(known, error)
@@ -131,7 +131,7 @@ async def test_one_probe_of_all_processes_closes_it_for_all(pair: tuple[Circuits
             return False
         return True
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         tasks = [asyncio.create_task(caller(pair[0]))]
         while not entered.is_set():
             await asyncio.wait(tasks[-1:], timeout=0.02)
@@ -164,7 +164,7 @@ async def test_a_probe_that_is_cancelled_lets_another_one_try(redis: Pipe) -> No
     known = Circuits(redis, RULES, lease_ms=60_000, errands=errands)
     await fails(known, 5)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(_cancelled_probe(known), 30)
+        await asyncio.wait_for(_cancelled_probe(known), 10)
     await errands.finish()
     await probed(known)
     assert await state(known) == "closed"

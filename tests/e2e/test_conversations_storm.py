@@ -43,7 +43,7 @@ MESSAGES = int(os.environ.get("TORG_MESSAGES", "600"))
 TALKS = min(500, MESSAGES // 8)
 WORKERS, CONNECTIONS = 2, 20
 REPEATED, COMMANDS, PAUSED = 0.2, 0.04, 0.4  # shares
-SPREAD_S = MESSAGES / 120  # over which everybody writes
+SPREAD_S = max(MESSAGES / 120, 8.0)  # over which everybody writes
 KILL_EVERY_S, OTHER_EVERY_S = 1.0, 4.0
 PATIENCE_S = 60.0 + MESSAGES / 50
 LENGTH = re.compile(rb"(?i)content-length: (\d+)")
@@ -297,7 +297,7 @@ async def test_through_kills_and_restarts_every_message_is_answered_once_in_its_
                 assert (turn.sending, turn.sent) == (True, False), turn
                 unsure += 1
         print(f"{dict(storm.counts)}, {len(words)} turns, {unsure} replies lost with their workers")
-        assert storm.counts["kill -9"] >= 3
+        assert storm.counts["kill -9"] >= 5
         assert storm.counts["Redis restarts"] >= 1
         assert unsure <= storm.counts["kill -9"] * 32
 
@@ -316,7 +316,7 @@ async def test_after_redis_forgot_everything_nothing_is_answered_twice(pg_url: s
         storm.nothing_twice(turns)
         said = sum(map(len, storm.said.values()))
         print(f"{dict(storm.counts)}, {len(turns)} turns, {lost} messages forgotten of {said}")
-        assert storm.counts["FLUSHALL"] >= 1
+        assert storm.counts["FLUSHALL"] >= 2
         assert len(turns) > MESSAGES // 10
 
 

@@ -93,7 +93,7 @@ async def test_a_hundred_buyers_for_ten_keys_while_redis_forgets(world: World) -
     forgetting.cancel()
     with suppress(asyncio.CancelledError):
         await forgetting
-    assert flushes >= 2
+    assert flushes > 3
 
     sold = [answer.json() for answer in answers if answer.status_code == 201]
     refused = [answer for answer in answers if answer.status_code != 201]

@@ -1,6 +1,7 @@
 """Messages to everybody: who has them, who cannot be told any more, and what goes first."""
 
 import asyncio
+import time
 from typing import Any
 from uuid import UUID
 
@@ -307,6 +308,7 @@ async def test_news_overtakes_a_broadcast(pg_url: str, servers: Any, redis: Any)
     async with World.opened(pg_url, servers.redis_url, telegram_pace="", job_timeout_s=30) as world:
         chats, boss = await crowd(world, 60), await admin(world)
         await cry(boss)
+        began_ms = time.time() * 1000
         outbox_id = await world.scalar("SELECT id FROM outbox WHERE kind = 'broadcast'")
         running = asyncio.create_task(jobs.run(world.shop, outbox_id))
         await reached(world, chats, 5)
@@ -320,7 +322,7 @@ async def test_news_overtakes_a_broadcast(pg_url: str, servers: Any, redis: Any)
         assert arrived(world, chats) == 60
         moments = [entry.at_ms for entry in world.telegram.entries("request", "sendMessage")
                    if int(entry.given["chat_id"]) in chats]  # fmt: skip
-        assert moments[-1] - moments[0] >= 59 * 50 * 0.75  # 20 a second; 30 would be 0.66
+        assert moments[-1] - began_ms >= 59 * 50 * 0.9  # 20 a second
 
 
 async def test_two_processes_keep_one_pace_and_obey_what_one_of_them_was_told(
@@ -337,10 +339,11 @@ async def test_two_processes_keep_one_pace_and_obey_what_one_of_them_was_told(
             one, two = world.shop.deps.messenger, other.deps.messenger
             assert one
             assert two
+            began_ms = time.time() * 1000
             await asyncio.gather(*(by.send(9000 + n, "x") for n in range(14) for by in (one, two)))
             moments = [entry.at_ms for entry in world.telegram.entries("request", "sendMessage")]
             assert len(moments) == 28
-            assert moments[-1] - moments[0] >= 27 * 33 * 0.7  # 30 a second in all; each for itself would be 0.5
+            assert moments[-1] - began_ms >= 27 * 33 * 0.9  # 30 a second in all
 
             world.telegram.faults.append(BotFault(on="sendMessage", chat_id=7, retry_after_s=30))
             for by, whose in ((one, "chat"), (two, "chat")):

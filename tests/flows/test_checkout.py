@@ -55,7 +55,7 @@ async def claims_wait(world: World) -> AsyncIterator[Callable[[int], Any]]:
     """Inside the block every claim waits in Postgres, reads do not; what it gives waits for so many of them."""
 
     async def until(number: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while await world.scalar(WAITING) < number:  # noqa: ASYNC110  (Postgres sets no event here)
                 await asyncio.sleep(0.01)
 
@@ -185,7 +185,7 @@ async def test_what_redis_could_not_be_told_it_is_told_later(
     assert isinstance(placed[0], Placed if units else OutOfStock)
     assert (await counters(world)).holds == 1
     monkeypatch.setattr(redis, "evalsha", evalsha)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         while await redis.command("HLEN", keys.stock_held(world.seller_id)):  # noqa: ASYNC110  (Redis sets no event)
             await asyncio.sleep(0.01)
 

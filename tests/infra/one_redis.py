@@ -17,7 +17,7 @@ from app.errors import RedisDown
 from app.infra import embedded
 from app.infra.pipe import Pipe
 
-PATIENCE_S = 30.0
+PATIENCE_S = 10.0
 SCRIPTS = {
     "test/echo": """\
 #!lua flags=

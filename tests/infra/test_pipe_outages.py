@@ -93,7 +93,7 @@ async def test_a_frozen_server_is_down_in_time(server: Server, dial: Dial, echo:
     late = asyncio.create_task(echo(redis, ["{t}calls"], ["late"]))
     outcomes = await settled(*early)
     assert {type(outcome) for outcome in outcomes} == {RedisDown}
-    assert time.monotonic() - start > 0.19
+    assert 0.19 < time.monotonic() - start < 5
     assert isinstance((await settled(late))[0], RedisDown)  # it was on the same connection
     # The breaker is open: nobody waits a second time, though the kernel still accepts for a frozen server.
     start = time.monotonic()

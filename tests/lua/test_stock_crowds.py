@@ -122,7 +122,7 @@ async def test_nothing_is_lost_or_made_in_a_crowd(redis: Pipe, pipes: list[Pipe]
         looks += 1
     await crowd
     check_balance(state := await look(redis), buyers)
-    assert looks >= 3
+    assert looks > 10
     assert sum(state.free[product] for product in GOODS) < 3 * TOTAL / 2  # there was something to fight for
     sold = sum(sum(buyer.cart.values()) for buyer in buyers if buyer.sold)
     held = sum(sum(buyer.cart.values()) for buyer in buyers if str(buyer.hold) in state.held)

@@ -480,7 +480,7 @@ async def test_public_url_leads_buyers_to_the_page() -> None:
 async def test_shutdown_ends_deliveries_under_way() -> None:
     async with started(Shop(*[503] * 10), minute_ms=60_000) as world:
         delivery = world.gateway.pay(await world.create())
-        await asyncio.wait_for(world.shop.called.wait(), 30)
+        await asyncio.wait_for(world.shop.called.wait(), 5)
     assert delivery.cancelled()
 
 

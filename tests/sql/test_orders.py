@@ -149,7 +149,7 @@ async def test_an_order_is_made_while_another_holds_the_head_of_the_line(shelf: 
     slow = await asyncpg.connect(pg_url)
     async with slow.transaction():
         await slow.execute("SELECT FROM stock_items WHERE id = $1 FOR UPDATE", head)
-        assert await asyncio.wait_for(shelf.buy((product, 1)), 30) is not None
+        assert await asyncio.wait_for(shelf.buy((product, 1)), 5) is not None
     await slow.close()
     assert [line[2] for line in await shelf.rows(LINES)] == [behind]
 

@@ -67,7 +67,7 @@ async def _kind(world: World, taken: Taken) -> str | None:
 async def test_an_order_that_somebody_is_at_is_left_to_its_job(world: World, pg_url: str) -> None:
     _, _, (busy, free) = await sell(world, 2)
     other = await asyncpg.connect(pg_url)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         async with other.transaction():
             await other.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", busy.order_id)
             assert await outcomes(world, [told(busy), told(free)]) == ["job", "paid"]

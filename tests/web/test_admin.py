@@ -113,7 +113,7 @@ async def test_what_was_off_the_shelf_can_be_bought_as_soon_as_it_is_back(shared
 async def test_a_refresh_that_was_owed_is_done(shared: World) -> None:
     await entered(await acting(shared, "admin"), seller_id=shared.seller_id)
     left = "SELECT count(*) FROM outbox WHERE kind = 'refresh' AND state <> 'done'"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while await shared.scalar(left):  # the web process may be at it, a worker does the rest
             await shared.drain()
 

@@ -126,7 +126,8 @@ async def test_who_leaves_stops_the_model_and_is_answered_when_back(stage: Stage
     await until(lambda: stage.watched.calls() > calls and stage.watched.open == 1)
     await until_stored(stage, ASKED)
     asked.cancel()
-    await until(lambda: stage.watched.open == 0)
+    async with asyncio.timeout(5):
+        await until(lambda: stage.watched.open == 0)
     assert (await stage.said())[2:] == [("user", ASKED)]
     assert await stage.states() == ["answered", "open"]
     await until(lambda: stage.world.app.state.chats.open == [])
@@ -175,7 +176,8 @@ async def test_a_process_that_leaves_stops_the_model(stage: Stage, monkeypatch: 
         assert begun.event == "chunk"
         stage.world.app.state.chats.close()
         assert [event.event async for event in events] == ["error"]
-    await until(lambda: stage.watched.open == 0)
+    async with asyncio.timeout(5):
+        await until(lambda: stage.watched.open == 0)
     problem(await post(stage.buyer), errors.Busy)
 
 

@@ -121,7 +121,7 @@ async def test_a_button_is_due_at_once_and_a_worker_is_rung_for(shared: World) -
 
 
 async def rung(redis: Pipe) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5):
         while not await redis.command("EXISTS", keys.ARQ_BELL):  # noqa: ASYNC110  (what is waited for is in Redis)
             await asyncio.sleep(0.005)
 

@@ -157,7 +157,7 @@ async def test_a_frozen_redis_costs_one_short_wait_and_its_return_is_noticed(ope
         answer = await world.http.post("/api/session", json={"init_data": world.init_data(2)})
         problem(answer, errors.RedisDown)
         server.thaw()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(5):
             again = {"init_data": world.init_data(2)}
             while (await world.http.post("/api/session", json=again)).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

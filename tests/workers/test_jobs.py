@@ -159,7 +159,7 @@ async def test_a_job_that_hangs_is_cut_and_tried_again(pg_url: str, servers: Ser
     handle(hangs)
     async with opened(settings_for(pg_url, servers.redis_url, job_timeout_s=1)) as shop:
         outbox_id = await owe(shop)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             await jobs.run(shop, outbox_id)
         after = await row(shop, outbox_id)
         assert (after["state"], after["last_error"], after["lease_until"]) == ("owed", "TimeoutError()", None)
@@ -289,7 +289,7 @@ async def test_a_kind_has_its_own_waits_time_and_end(shop: Shop, monkeypatch: py
 
     monkeypatch.setitem(KINDS, "trial", Kind(hangs, timeout_s=1))
     outbox_id = await owe(shop)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await jobs.run(shop, outbox_id)
     assert (await row(shop, outbox_id))["last_error"] == "TimeoutError()"
 

@@ -76,7 +76,7 @@ async def test_a_worker_shows_what_it_did(world: World, port: int) -> None:
         async def told() -> bool:
             return tally.TELEGRAM.values["delivered",] >= 1 and tally.JOBS.values.get(("tell", "done"), 0) >= 1
 
-        await until(told, within_s=30)
+        await until(told, within_s=10)
         answer = await page(port)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -211,7 +211,7 @@ async def test_who_asks_too_slowly_or_too_much_is_dropped(
         for sent in (b"", b"GET /metrics HTTP/1.1\r\nX: ", b"x" * 3 * metrics.MAX_HEAD):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(sent)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(5):
                 assert await dropped(reader.read) == b""
             writer.close()
         monkeypatch.setattr(metrics, "ASK_S", 20)

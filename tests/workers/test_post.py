@@ -98,7 +98,7 @@ async def test_two_workers_send_each_mail_once_in_batches_of_ten_beside_one_anot
         async def both_are_full() -> bool:
             return room.at_once == 2 * mail.BATCH
 
-        await until(both_are_full, within_s=30)
+        await until(both_are_full, within_s=10)
         room.gate.set()
         await asyncio.gather(*drains)
     assert sorted(to for to, _ in room.taken) == sorted(f"user{n}@x.example" for n in range(1, 26))
@@ -256,7 +256,7 @@ async def test_who_gets_a_mail_twice_can_tell(shop: Shop, room: Mailroom, monkey
     with monkeypatch.context() as patch:
         patch.setattr(outbox, "finish", down)
         draining = asyncio.create_task(post.drain(shop))
-        assert await asyncio.wait_for(draining, 30) > 0
+        assert await asyncio.wait_for(draining, 10) > 0
     assert await states(shop, ids) == ["owed"]
     await shop.deps.pg.fetch("UPDATE outbox SET lease_until = now() - interval '1 s'", ())
     await post.drain(shop)
@@ -299,11 +299,11 @@ async def test_a_ring_wakes_the_post_of_a_worker_and_a_lost_one_is_made_good(
             async with working(world):
                 (outbox_id,) = await owe(world.shop, 1)
                 await mail.ring(world.shop, outbox_id)
-                await until(taken, within_s=30)
+                await until(taken, within_s=10)
         wanted = 2
         async with working(world):
             await world.pg.fetch("UPDATE outbox SET state = 'owed', attempt_id = NULL, done_at = NULL", ())
-            await until(taken, within_s=30)
+            await until(taken, within_s=10)
 
 
 async def test_a_worker_that_stops_leaves_no_mail_taken(
@@ -317,6 +317,6 @@ async def test_a_worker_that_stops_leaves_no_mail_taken(
         await room.came.wait()
         told.set()
         room.gate.set()
-        await asyncio.wait_for(working, 30)  # the batch under way ends, and none begins
+        await asyncio.wait_for(working, 10)  # the batch under way ends, and none begins
         assert (await states(shop, ids)).count("done") == 10
         assert [row["free"] for row in await rows(shop, ids[10:])] == [True] * 2

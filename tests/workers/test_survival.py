@@ -67,7 +67,7 @@ async def starts(shop: Shop, *, rung: bool = False) -> list[float]:
         outbox_id = await owe(shop)
         if rung:
             await shop.deps.queue.ring(outbox_id)
-        return await until(lambda: is_done(shop, outbox_id), within_s=30)
+        return await until(lambda: is_done(shop, outbox_id), within_s=10)
 
     return sorted(await asyncio.gather(*(one() for _ in range(JOBS))))
 
@@ -112,7 +112,7 @@ async def test_a_worker_outlives_the_loss_of_postgres(pg_url: str, servers: Serv
             assert not worker.done()
             await door.open()
             for outbox_id in lost:
-                await until(lambda outbox_id=outbox_id: is_done(shop, outbox_id), within_s=30)  # type: ignore[misc]
+                await until(lambda outbox_id=outbox_id: is_done(shop, outbox_id), within_s=10)  # type: ignore[misc]
             assert [(await row(shop, outbox_id))["attempts"] for outbox_id in lost] == [1] * 3
 
 
@@ -148,8 +148,9 @@ async def test_a_stop_is_over_in_ten_seconds_whatever_hangs(pg_url: str, redis_s
         async with asyncio.timeout(60):
             assert await worker.wait() == 0
         took_s = time.monotonic() - began
+        print("TOOK", took_s)
         door.answers.set()
-    assert took_s < 15  # ten and a busy machine; whoever is waited for in vain is waited for longer
+    assert took_s < 10.5  # and this machine is busy
 
 
 async def test_what_a_stopping_worker_cuts_the_next_one_starts_with_all_its_tries(
@@ -172,13 +173,13 @@ async def test_what_a_stopping_worker_cuts_the_next_one_starts_with_all_its_trie
             async with serving(settings):
                 if not stop:
                     await shop.deps.queue.ring(outbox_id)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(10):
                     await started.wait()
             after = await row(shop, outbox_id)
             assert (after["state"], after["attempts"], after["lease_until"]) == ("owed", 0, None)
         monkeypatch.setitem(KINDS, "cut", Kind(done))
         async with serving(settings):
-            await until(lambda: is_done(shop, outbox_id), within_s=30)
+            await until(lambda: is_done(shop, outbox_id), within_s=10)
         assert (await row(shop, outbox_id))["attempts"] == 1
 
 
@@ -190,7 +191,7 @@ async def test_what_a_killed_worker_had_is_done_by_another_soon(pg_url: str) -> 
         dead = Lease(outbox_id, (await shop.deps.pg.fetch("SELECT gen_random_uuid()", ()))[0][0], settings.lease_s)
         began = time.monotonic()
         assert await outbox.claim(shop.deps.pg, dead)
-        await until(lambda: is_done(shop, outbox_id), within_s=30)
+        await until(lambda: is_done(shop, outbox_id), within_s=10)
         assert time.monotonic() - began >= settings.lease_s
         after = await row(shop, outbox_id)
         assert (after["attempts"], await _keeps(shop, dead)) == (2, False)

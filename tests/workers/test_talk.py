@@ -27,7 +27,7 @@ from workers import talk as talks
 from workers.talk import Talk, runs
 
 ON: dict[str, Any] = {"telegram_webhook_secret": "webhook-secret_of-the-tests-0123456789"}
-PATIENCE_S = 30.0
+PATIENCE_S = 15.0
 
 Deed = Callable[[Batch], Awaitable[None]]
 
